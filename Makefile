@@ -1,0 +1,61 @@
+# The two commands: `make run` starts the relay on embedded defaults, `make test` runs every check of the default suite.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: run test check lint types layers peers killtest bench demo lock example clean
+
+run: $(VENV)/.run
+	$(BIN)/relay serve
+
+demo: $(VENV)/.run
+	$(BIN)/relay demo
+
+test: $(VENV)/.dev peers
+	$(BIN)/ruff check relay tests benchmarks
+	$(BIN)/ruff format --check relay tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+check: test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check --fix relay tests benchmarks
+	$(BIN)/ruff format relay tests benchmarks
+
+peers:
+	@sh tests/interop/install-peers
+
+killtest: $(VENV)/.dev
+	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+# Locks with hashes; needs network and uv (https://docs.astral.sh/uv/).
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/run.txt
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/dev.txt
+
+example: $(VENV)/.run
+	$(BIN)/python -m relay.config.example > relay.env.example
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The package itself is put on the path by a .pth file: nothing is built, so running needs no build tools.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "authrelay.pth").write_text("$(CURDIR)\n")'
+	printf '#!$(CURDIR)/$(BIN)/python\nimport sys\nfrom relay.__main__ import main\nsys.exit(main())\n' > $(BIN)/relay
+	chmod 755 $(BIN)/relay
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@

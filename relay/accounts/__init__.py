@@ -1,0 +1,1 @@
+"""Accounts, senders, clients; which account a sender routes to; provider presets."""

@@ -1,0 +1,103 @@
+"""Account, sender, client: what an administrator registers. Values only; `store` reads and writes them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+Tls = Literal["starttls", "implicit", "none"]
+Auth = Literal["password", "none", "oauth-code", "oauth-device", "oauth-app", "service-account"]
+FromPolicy = Literal["keep", "rewrite"]
+Answer = Literal["queued", "direct"]
+InDoubtPolicy = Literal["retry", "hold"]
+
+
+class AccountState(enum.StrEnum):
+    """What the database remembers of an account's health; resting is kept by its lane alone."""
+
+    OK = "ok"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One mailbox upstream. None in `host` to `per_day`: take the provider preset's, then the settings' default."""
+
+    id: int
+    address: str
+    provider: str
+    auth: Auth
+    host: str | None = None
+    port: int | None = None
+    tls: Tls | None = None
+    trust: str | None = None
+    login: str | None = None
+    max_connections: int | None = None  # 0: no limit
+    per_minute: int | None = None  # messages; 0: no limit
+    per_day: int | None = None  # recipients; 0: no limit
+    in_doubt: InDoubtPolicy = "retry"
+    state: AccountState = AccountState.OK
+    state_cause: str | None = None
+    state_reply: str | None = None
+    state_since: int | None = None  # ms since 1970
+    revision: int = 1
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An account with every gap filled: where to connect, as whom, and within which limits.
+
+    Two equal values may share connections; a changed setting or credential changes `revision` and so the value.
+    Limits of 0 mean no limit.
+    """
+
+    account_id: int
+    account: str  # the account's address, for logs
+    revision: int
+    provider: str
+    host: str
+    port: int
+    tls: Tls
+    trust: str | None
+    login: str
+    auth: Auth
+    max_connections: int
+    per_minute: int
+    per_day: int
+    recipients_per_transaction: int
+    in_doubt: InDoubtPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """`pattern`: a normalised address, `@domain`, `*` (any other), or `<>` (the null reverse-path)."""
+
+    pattern: str
+    account_id: int
+    from_policy: FromPolicy = "keep"
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An application: where it connects from, and which senders it may use (empty: every registered one)."""
+
+    name: str
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    senders: tuple[str, ...] = ()
+    answer: Answer = "queued"
+    tolerate: tuple[str, ...] = ()
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a sender's mail goes, and why: `rule` is the pattern that matched, `step` how it was found."""
+
+    account_id: int
+    rule: str
+    step: Literal["exact", "alias", "domain", "default", "null"]
+    from_policy: FromPolicy

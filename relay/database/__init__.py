@@ -1,0 +1,1 @@
+"""Engine, the group-committing writer, schema, migrations."""

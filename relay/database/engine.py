@@ -1,0 +1,172 @@
+"""Opens the store: lock, pragmas, migration, the writer; reads go through connections that cannot write."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from relay.database import migration
+from relay.database.writer import Call, Operation, Writer
+from relay.mail.errors import RelayError
+
+T = TypeVar("T")
+
+
+class StoreLocked(RelayError):
+    """Another process has the store open. `holder` is its process id, when known."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is held by another process{f' (pid {holder})' if holder else ''}")
+        self.path, self.holder = path, holder
+
+
+class Database:
+    """The store: writes through the one writer, reads beside it. Made by `open_database`."""
+
+    def __init__(
+        self, engine: Engine, readers: Engine, path: Path, *, on_lost: Callable[[BaseException], None]
+    ) -> None:
+        self.path: Path = path
+        self._readers = readers
+        self.writer = Writer(engine, on_lost=on_lost)
+
+    async def write(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` in the writer, in a savepoint of its own; return what it returned once that is durable.
+
+        Raises what `function` raised (its changes are undone), StorageFull or StorageFailed.  The change is
+        made even when the caller is cancelled meanwhile.
+        """
+        return await self.writer.submit(Call(function))
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue an operation for the next group commit; see `Writer.submit`."""
+        return self.writer.submit(operation)
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` over a read connection in a thread; it sees what was committed before."""
+
+        def run() -> T:
+            with self._readers.connect() as connection:
+                return function(connection)
+
+        return await asyncio.to_thread(run)
+
+
+def connect_sqlite(path: Path) -> Engine:
+    """The write engine: one connection, WAL, every commit synced (sqlite.org/pragma.html#pragma_synchronous)."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "cached_statements": 256},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun by the line below, not by the driver
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new file only
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",  # NORMAL would not sync the log before the 250
+            "foreign_keys = ON",
+            "busy_timeout = 5000",
+            "wal_autocheckpoint = 4000",
+            "secure_delete = FAST",
+            "cache_size = -8192",
+            "temp_store = MEMORY",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _connect_readers(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///file:{path}?mode=ro&uri=true",
+        poolclass=QueuePool,
+        pool_size=2,
+        max_overflow=4,
+        pool_timeout=30,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA cache_size = -2048")
+
+    return engine
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    """Take the lock that keeps a second process off the store; released when the file is closed."""
+    path = data_dir / "relay.lock"
+    handle = open(path, "a+", encoding="ascii")  # noqa: SIM115: held until the store closes
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        holder = handle.read(32).strip()
+        handle.close()
+        raise StoreLocked(path, holder) from None
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    return handle
+
+
+@asynccontextmanager
+async def open_database(
+    path: Path, *, on_lost: Callable[[BaseException], None] | None = None
+) -> AsyncIterator[Database]:
+    """Lock, open and migrate the SQLite store at `path`; its folder is made (mode 0700) if missing.
+
+    `on_lost` is called from the loop when the store failed in a way after which nothing may be trusted.
+    Raises StoreLocked, migration.SchemaTooNew.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(path.parent)
+    engine: Engine | None = None
+    readers: Engine | None = None
+    try:
+        fresh = not path.exists()
+        engine = connect_sqlite(path)
+        await asyncio.to_thread(migration.upgrade, engine)
+        if fresh:
+            path.chmod(0o600)
+            _sync_folder(path.parent)
+        readers = _connect_readers(path)
+        database = Database(engine, readers, path, on_lost=on_lost or (lambda error: None))
+        database.writer.start()
+        try:
+            yield database
+        finally:
+            await database.writer.close()
+    finally:
+        if readers is not None:
+            readers.dispose()
+        if engine is not None:
+            engine.dispose()
+        lock.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)  # a new file survives a power cut only when its folder was synced
+    finally:
+        os.close(handle)

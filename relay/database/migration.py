@@ -1,0 +1,45 @@
+"""Brings a store to this program's schema with Alembic; refuses a newer one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect, text
+
+from relay.mail.errors import RelayError
+
+HEAD = "0001"  # the newest revision in `migrations/versions`; a test compares
+
+
+class SchemaTooNew(RelayError):
+    """The store was written by a newer program."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"the database has schema {found}, this program knows {HEAD}: install the newer program again")
+        self.found = found
+
+
+def current(engine: Engine) -> str | None:
+    """The revision of the store, None when it is empty."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(engine: Engine) -> bool:
+    """Migrate to HEAD; True when there was anything to do. Alembic is loaded only then."""
+    found = current(engine)
+    if found == HEAD:
+        return False
+    if found is not None and found > HEAD:
+        raise SchemaTooNew(found)
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return True

@@ -1,0 +1,39 @@
+"""Where the content of a message is, and the wire form it is kept in from door to door.
+
+Wire form: CRLF line ends only, dot-stuffed (every line that begins with "." begins with ".."; RFC 5321 4.5.2),
+ends with CRLF, without the final ".".  Nothing between the doors stuffs or unstuffs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INLINE_LIMIT = 65536  # octets; larger contents go to the spool
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Exactly one of `inline` (the octets) and `spool` (the name of a spool file) is set, unless evicted.
+
+    `size` counts octets in wire form.  A message whose octets were not kept in memory has both None: the
+    queue reads them back by message id.
+    """
+
+    size: int
+    inline: bytes | None = None
+    spool: str | None = None
+
+
+FINAL_DOT = b".\r\n"
+
+
+def unstuff(wire: bytes) -> bytes:
+    """The octets the author sent: dot-stuffing undone in bulk (RFC 5321 4.5.2)."""
+    text = wire.replace(b"\r\n..", b"\r\n.")
+    return text[1:] if text.startswith(b"..") else text
+
+
+def stuff(text: bytes) -> bytes:
+    """The wire form of CRLF-ended octets: dots at line starts doubled in bulk (RFC 5321 4.5.2)."""
+    wire = text.replace(b"\r\n.", b"\r\n..")
+    return b"." + wire if wire.startswith(b".") else wire

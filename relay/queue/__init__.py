@@ -1,0 +1,1 @@
+"""Messages and deliveries we owe, made durable: model, store, spool, recovery."""

@@ -1,0 +1,105 @@
+"""Taking deliveries in hand: what is due for an account, and everything a dead node held."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, and_, case, delete, func, insert, select, update
+
+from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
+from relay.mail.content import Content
+from relay.queue.model import Delivery, Message, State
+
+OVERHEAD = 2048  # octets a message in memory costs besides its content
+
+
+def claim(
+    connection: Connection, account_id: int, node: int, *, now: int, limit: int, budget: int
+) -> tuple[list[Message], int | None]:
+    """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due."""
+    waiting = and_(
+        deliveries.c.account_id == account_id, deliveries.c.settled_at.is_(None), deliveries.c.owner.is_(None)
+    )
+    found = connection.execute(
+        select(deliveries).where(waiting, deliveries.c.due_at <= now).order_by(deliveries.c.due_at).limit(limit)
+    ).all()
+    by_message: dict[int, list[Delivery]] = {}
+    for row in found:
+        delivery = Delivery(
+            row.number,
+            row.recipient,
+            State(row.state),
+            row.due_at,
+            row.attempts,
+            row.token + 1,
+            bool(row.possible_duplicate),
+        )
+        by_message.setdefault(row.message_id, []).append(delivery)
+    claimed: list[Message] = []
+    if by_message:
+        rows = connection.execute(
+            select(messages, contents.c.body)
+            .outerjoin(contents, contents.c.message_id == messages.c.id)
+            .where(messages.c.id.in_(by_message))
+        )
+        details = {row.id: row for row in rows}
+        for message_id, owed in by_message.items():
+            row = details[message_id]
+            cost = OVERHEAD + (len(row.body) if row.body is not None else 0)
+            if budget < cost:
+                break
+            budget -= cost
+            content = Content(row.size, inline=row.body, spool=row.spool)
+            claimed.append(
+                Message(
+                    message_id,
+                    account_id,
+                    row.reverse_path,
+                    row.header_message_id,
+                    row.client,
+                    content,
+                    bool(row.eight_bit),
+                    bool(row.smtputf8),
+                    row.accepted_at,
+                    owed,
+                    cost,
+                )
+            )
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.message_id == message_id, deliveries.c.number.in_([d.number for d in owed]))
+                .values(owner=node, token=deliveries.c.token + 1)
+            )
+    next_due = connection.execute(
+        select(func.min(deliveries.c.due_at)).where(waiting, deliveries.c.due_at < FAR_FUTURE_MS)
+    ).scalar()
+    return claimed, next_due
+
+
+def recover(
+    connection: Connection, interrupted: set[int] | None, *, now: int, lease_ms: int
+) -> tuple[list[int], int, int]:
+    """Take everything from dead nodes; mark what may be upstream already. Ids in doubt, largest id, our node."""
+    owned = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_not(None))
+    holding = select(accounts.c.id).where(accounts.c.in_doubt == "hold")
+    marked = and_(owned, deliveries.c.state == State.ACTIVE.value)  # durably, before their dot
+    suspects = {row[0] for row in connection.execute(select(deliveries.c.message_id).where(marked))}
+    unmarked = select(deliveries.c.message_id).where(owned, deliveries.c.account_id.not_in(holding))
+    if interrupted is None:  # the ledger did not survive: whoever makes no durable marks may be in doubt
+        suspects |= {row[0] for row in connection.execute(unmarked)}
+    else:
+        suspects |= interrupted & {row[0] for row in connection.execute(select(deliveries.c.message_id).where(owned))}
+    for message_id in suspects:
+        connection.execute(
+            update(deliveries)
+            .where(owned, deliveries.c.message_id == message_id)
+            .values(
+                possible_duplicate=1,
+                state=case((deliveries.c.account_id.in_(holding), State.HELD.value), else_=State.IN_DOUBT.value),
+                due_at=case((deliveries.c.account_id.in_(holding), FAR_FUTURE_MS), else_=now),
+            )
+        )
+    connection.execute(update(deliveries).where(owned).values(owner=None))
+    connection.execute(delete(nodes))
+    node = connection.execute(insert(nodes).values(started_at=now, lease_until=now + lease_ms)).inserted_primary_key
+    assert node is not None
+    largest = connection.execute(select(func.max(messages.c.id))).scalar() or 0
+    return sorted(suspects), largest, node[0]

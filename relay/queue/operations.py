@@ -1,0 +1,156 @@
+"""The two operations every message costs, accept and settle, as batches of prepared statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, exists, insert, select, update
+
+from relay.database.schema import attempts, contents, deliveries, messages
+from relay.database.statements import Prepared
+from relay.database.writer import Operation
+from relay.mail.errors import RelayError
+
+
+class Fenced(RelayError):
+    """The delivery was changed by somebody else since it was claimed; nothing was written."""
+
+
+def _insert(table: Any, *columns: str) -> Prepared:
+    return Prepared(insert(table).values({name: bindparam(name) for name in columns}), columns)
+
+
+_MESSAGE = _insert(
+    messages,
+    "id",
+    "account_id",
+    "reverse_path",
+    "header_message_id",
+    "client",
+    "size",
+    "eight_bit",
+    "smtputf8",
+    "spool",
+    "accepted_at",
+)
+_CONTENT = _insert(contents, "message_id", "body")
+_DELIVERY = _insert(
+    deliveries,
+    "message_id",
+    "number",
+    "recipient",
+    "account_id",
+    "state",
+    "due_at",
+    "attempts",
+    "owner",
+    "token",
+    "possible_duplicate",
+)
+_ATTEMPT = _insert(
+    attempts,
+    "message_id",
+    "number",
+    "attempt",
+    "at",
+    "account_id",
+    "outcome",
+    "stage",
+    "code",
+    "status",
+    "reply",
+    "cause",
+    "elapsed_ms",
+)
+_SETTLE = Prepared(
+    update(deliveries)
+    .where(
+        and_(
+            deliveries.c.message_id == bindparam("the_message"),
+            deliveries.c.number == bindparam("the_number"),
+            deliveries.c.token == bindparam("the_token"),
+            deliveries.c.settled_at.is_(None),
+        )
+    )
+    .values(
+        state=bindparam("state"),
+        due_at=bindparam("due_at"),
+        attempts=bindparam("attempts"),
+        account_id=bindparam("lane"),
+        owner=None,
+        settled_at=bindparam("settled_at"),
+        possible_duplicate=bindparam("possible_duplicate"),
+    ),
+    (
+        "state",
+        "due_at",
+        "attempts",
+        "lane",
+        "owner",
+        "settled_at",
+        "possible_duplicate",
+        "the_message",
+        "the_number",
+        "the_token",
+    ),
+)
+_owed = exists(
+    select(deliveries.c.number).where(
+        deliveries.c.message_id == bindparam("owed_by"), deliveries.c.settled_at.is_(None)
+    )
+)
+_FORGET = Prepared(
+    delete(contents).where(contents.c.message_id == bindparam("the_message"), ~_owed), ("the_message", "owed_by")
+)
+
+
+@dataclass(slots=True)
+class Accept(Operation[None]):
+    """Make one message ours: its row, its content if it is small, a delivery for each recipient."""
+
+    message: tuple[Any, ...]
+    content: tuple[int, bytes] | None
+    deliveries: list[tuple[Any, ...]]
+
+    @classmethod
+    def apply_all(cls, connection: Connection, operations: Sequence[Accept]) -> list[None]:
+        """Three statements for the whole batch."""
+        _MESSAGE.run(connection, [operation.message for operation in operations])
+        _CONTENT.run(connection, [operation.content for operation in operations if operation.content is not None])
+        _DELIVERY.run(connection, [row for operation in operations for row in operation.deliveries])
+        return [None] * len(operations)
+
+
+@dataclass(slots=True)
+class Settle(Operation[bool]):
+    """Record what an attempt led to. The result: nothing of the message is owed any more, its content is gone.
+
+    Raises Fenced when a delivery was claimed anew or changed by an operator meanwhile; its attempt is
+    recorded all the same by `Queue`, its state is not touched.
+    """
+
+    message_id: int
+    states: list[tuple[Any, ...]]
+    attempts: list[tuple[Any, ...]]
+    settles: bool  # at least one delivery reached a final state
+    spooled: bool
+
+    @classmethod
+    def apply_all(cls, connection: Connection, operations: Sequence[Settle]) -> list[bool]:
+        """Three statements for the whole batch; spooled messages ask one more question each."""
+        states = [row for operation in operations for row in operation.states]
+        if _SETTLE.run(connection, states) != len(states):
+            raise Fenced("a delivery was changed by somebody else")
+        _ATTEMPT.run(connection, [row for operation in operations for row in operation.attempts])
+        _FORGET.run(connection, [(o.message_id, o.message_id) for o in operations if o.settles and not o.spooled])
+        return [
+            operation.settles and operation.spooled and _is_settled(connection, operation.message_id)
+            for operation in operations
+        ]
+
+
+def _is_settled(connection: Connection, message_id: int) -> bool:
+    owed = select(deliveries.c.number).where(deliveries.c.message_id == message_id, deliveries.c.settled_at.is_(None))
+    return connection.execute(owed.limit(1)).first() is None

@@ -1,0 +1,135 @@
+"""Contents on their way in: up to the inline limit in memory, larger ones in a spool file made durable first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from relay.mail.content import Content
+from relay.mail.errors import StorageFailed, StorageFull
+
+_HIGH_WATER = 192 * 1024  # octets held before they must go to the file; with what arrives meanwhile under 256 KiB
+_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+
+
+class FileSpool:
+    """A folder of large contents. The row of a message is its commit point: a file without a row is swept at start."""
+
+    def __init__(self, folder: Path, *, inline_bytes: int) -> None:
+        self.folder = folder
+        self.inline_bytes = inline_bytes
+
+    def open(self) -> None:
+        """Make the folder; durable before the first file."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(mode=0o700, parents=True)
+            _sync_folder(self.folder.parent)
+
+    def draft(self) -> ContentDraft:
+        """A new content being received."""
+        return ContentDraft(self)
+
+    def path(self, name: str) -> Path:
+        """The file of a spooled content."""
+        return self.folder / name
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files, missing ones included. Blocking."""
+        for name in names:
+            self.path(name).unlink(missing_ok=True)
+
+    def sweep(self, known: set[str]) -> int:
+        """Delete every file that no message names; how many there were. Blocking; only at start, before any draft."""
+        swept = [entry.name for entry in os.scandir(self.folder) if entry.name not in known]
+        self.remove(swept)
+        return len(swept)
+
+
+class ContentDraft:
+    """Collects one content in wire form. Give it up with `discard` unless the queue accepted it.
+
+    Raises StorageFull or StorageFailed from `drain` and `finish`.
+    """
+
+    __slots__ = ("_chunks", "_file", "_held", "_name", "_spool", "size")
+
+    def __init__(self, spool: FileSpool) -> None:
+        self._spool = spool
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._file: int | None = None
+        self._name: str | None = None
+        self.size = 0
+
+    def add(self, chunk: bytes) -> bool:
+        """Append octets; True: call `drain` before adding more."""
+        self._chunks.append(chunk)
+        length = len(chunk)
+        self._held += length
+        self.size += length
+        return self._held >= _HIGH_WATER
+
+    async def drain(self) -> None:
+        """Write what is held to the spool file; the loop goes on meanwhile."""
+        chunks, self._chunks, self._held = self._chunks, [], 0
+        if chunks:
+            await asyncio.to_thread(self._write, chunks)
+
+    async def finish(self) -> Content:
+        """The complete content; a spooled one is on disk and synced, its folder too, before this returns."""
+        if self._file is None and self.size <= self._spool.inline_bytes:
+            return Content(self.size, inline=b"".join(self._chunks))
+        await asyncio.to_thread(self._sync)
+        name, self._name = self._name, None  # from here on the file belongs to whoever accepts the content
+        return Content(self.size, spool=name)
+
+    def discard(self) -> None:
+        """Forget the content, remove its file. Idempotent, and of no effect on what `finish` returned."""
+        self._chunks.clear()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        if self._name is not None:
+            self._spool.path(self._name).unlink(missing_ok=True)
+            self._name = None
+
+    def _write(self, chunks: list[bytes]) -> None:
+        try:
+            if self._file is None:
+                name = secrets.token_hex(16)
+                self._file = os.open(self._spool.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                self._name = name
+            view = memoryview(b"".join(chunks))
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def _sync(self) -> None:
+        if self._chunks:
+            chunks, self._chunks, self._held = self._chunks, [], 0
+            self._write(chunks)
+        assert self._file is not None
+        try:
+            os.fdatasync(self._file)
+            _sync_folder(self._spool.folder)
+        except OSError as error:
+            raise _storage_error(error) from error
+        finally:
+            os.close(self._file)
+            self._file = None
+
+
+def _storage_error(error: OSError) -> StorageFull | StorageFailed:
+    return StorageFull(str(error)) if error.errno in _FULL else StorageFailed(str(error))
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

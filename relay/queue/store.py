@@ -1,0 +1,377 @@
+"""The durable queue: accepts messages, hands out what is due, records what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+
+from relay.database.engine import Database
+from relay.database.schema import FAR_FUTURE_MS, deliveries, messages, nodes
+from relay.mail.content import Content
+from relay.mail.errors import RelayError, StorageFull
+from relay.mail.ids import IdSource
+from relay.queue import aging, operator
+from relay.queue.claims import OVERHEAD, claim, recover
+from relay.queue.ledger import DotLedger
+from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, State
+from relay.queue.operations import Accept, Settle
+from relay.queue.room import Room
+from relay.queue.spool import ContentDraft, FileSpool
+
+NODE_LEASE_S = 60.0  # renewed at a third of it
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Queue:
+    """All that is owed. One per process; call `open` before anything else.
+
+    A message in memory is *in hand*: its deliveries are owned by this node in the store.  `on_fresh` gets
+    each accepted message that fits the memory budget, already durable; `on_backlog` gets the account of one
+    that did not and waits in the store alone.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        spool: FileSpool,
+        room: Room,
+        ledger: DotLedger,
+        memory_bytes: int,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._ledger = ledger
+        self._memory_left = memory_bytes
+        self._clock = clock
+        self._ids = IdSource()
+        self._lease_until = 0.0  # on this process's monotonic clock
+        self.room = room
+        self.node = 0
+        self.on_fresh: Callable[[Message], None] | None = None
+        self.on_backlog: Callable[[int], None] = lambda account_id: None
+        self.withdraw: Callable[[Sequence[int]], Awaitable[None]] = _nothing_in_hand
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def open(self) -> list[int]:
+        """Recover from the last run and join as a new node; the ids of messages that may already be upstream.
+
+        Only the holder of the store's lock may call this: every other node is taken for dead.
+        """
+        self._spool.open()
+        interrupted = self._ledger.interrupted()
+        in_doubt, largest, node = await self._database.write(
+            lambda c: recover(c, interrupted, now=self._clock(), lease_ms=int(NODE_LEASE_S * 1000))
+        )
+        self._ledger.clear()
+        self._ids = IdSource(after=largest)
+        self.node = node
+        self._lease_until = time.monotonic() + NODE_LEASE_S
+        known = await self._database.read(
+            lambda c: {name for (name,) in c.execute(select(messages.c.spool).where(messages.c.spool.is_not(None)))}
+        )
+        await asyncio.to_thread(self._spool.sweep, known)
+        return in_doubt
+
+    async def renew(self) -> bool:
+        """Renew the lease of everything in hand; False: another node declared this one dead."""
+        started = time.monotonic()
+        until = self._clock() + int(NODE_LEASE_S * 1000)
+        renewed = await self._database.write(
+            lambda c: c.execute(update(nodes).where(nodes.c.id == self.node).values(lease_until=until)).rowcount
+        )
+        if renewed:
+            self._lease_until = started + NODE_LEASE_S
+        return bool(renewed)
+
+    def leased(self) -> bool:
+        """May a final dot go out? Not when the lease ran out: somebody else may be sending the same message."""
+        return time.monotonic() < self._lease_until
+
+    async def close(self) -> None:
+        """Give back what is in hand; the ledger is clean because nothing is in its dot any more."""
+        await self._database.write(
+            lambda c: (
+                c.execute(
+                    update(deliveries)
+                    .where(deliveries.c.settled_at.is_(None), deliveries.c.owner == self.node)
+                    .values(owner=None)
+                ).rowcount
+            )
+        )
+        self._ledger.clear()
+        self._ledger.close()
+
+    # -- in ------------------------------------------------------------------------------------------------
+
+    def draft(self) -> ContentDraft:
+        """A content being received; see ContentDraft."""
+        return self._spool.draft()
+
+    def has_room(self) -> bool:
+        """False below the free-space floor: answer 452 4.3.1 and take nothing."""
+        return self.room.enough()
+
+    async def accept(self, arrival: Arrival) -> int:
+        """Make the message ours; returns its id once it is durable.
+
+        Raises StorageFull or StorageFailed: then it is not ours and the client must be told so.  Shield the
+        call from cancellation (asyncio.shield): a torn wait would leave an accepted message unanswered.
+        """
+        message_id = self._ids.next()
+        now = self._clock()
+        content = arrival.content
+        cost = OVERHEAD + (len(content.inline) if content.inline is not None else 0)
+        in_hand = self.on_fresh is not None and self._memory_left >= cost
+        if in_hand:
+            self._memory_left -= cost
+        owner = self.node if in_hand else None
+        rows = [
+            (message_id, number, recipient, arrival.account_id, State.QUEUED.value, now, 0, owner, 1, 0)
+            for number, recipient in enumerate(arrival.recipients)
+        ]
+        row = (
+            message_id,
+            arrival.account_id,
+            arrival.reverse_path,
+            arrival.header_message_id,
+            arrival.client,
+            content.size,
+            int(arrival.eight_bit),
+            int(arrival.smtputf8),
+            content.spool,
+            now,
+        )
+        inline = None if content.inline is None else (message_id, content.inline)
+        try:
+            await self._database.submit(Accept(row, inline, rows))
+        except BaseException as error:
+            # Cancelled: it is being committed all the same, and found in the store as owned by this node; it
+            # would wait there until the next start, so the caller shields.
+            if in_hand:
+                self._memory_left += cost
+            if isinstance(error, StorageFull):
+                self.room.spent()
+            if isinstance(error, RelayError) and content.spool is not None:
+                await asyncio.to_thread(self._spool.remove, [content.spool])
+            raise
+        if in_hand:
+            assert self.on_fresh is not None
+            found = [
+                Delivery(number, recipient, State.QUEUED, now, 0, 1)
+                for number, recipient in enumerate(arrival.recipients)
+            ]
+            self.on_fresh(
+                Message(
+                    message_id,
+                    arrival.account_id,
+                    arrival.reverse_path,
+                    arrival.header_message_id,
+                    arrival.client,
+                    content,
+                    arrival.eight_bit,
+                    arrival.smtputf8,
+                    now,
+                    found,
+                    cost,
+                )
+            )
+        else:
+            self.on_backlog(arrival.account_id)
+        return message_id
+
+    # -- out -----------------------------------------------------------------------------------------------
+
+    async def due_times(self) -> dict[int, int]:
+        """For each account that is owed anything not in hand: when the first of it is due (ms since 1970)."""
+        query = (
+            select(deliveries.c.account_id, func.min(deliveries.c.due_at))
+            .where(deliveries.c.settled_at.is_(None), deliveries.c.due_at < FAR_FUTURE_MS)
+            .group_by(deliveries.c.account_id)
+        )
+        return await self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
+
+    async def claim_due(self, account_id: int, *, limit: int) -> tuple[list[Message], int | None]:
+        """Take up to `limit` due deliveries of an account in hand, oldest due first; and when the next is due.
+
+        Small contents come with them.  Never more than the memory budget holds: fewer, or none, when it is
+        spent.  None as the second value: nothing else waits.
+        """
+        budget = self._memory_left
+        now = self._clock()
+        claimed, next_due = await self._database.write(
+            lambda c: claim(c, account_id, self.node, now=now, limit=limit, budget=budget)
+        )
+        for message in claimed:
+            self._memory_left -= message.held_bytes
+        return claimed, next_due
+
+    def spool_path(self, content: Content) -> Path:
+        """The file of a spooled content."""
+        assert content.spool is not None
+        return self._spool.path(content.spool)
+
+    def dot(self, message_id: int) -> int:
+        """The final dot of this message goes out next; the slot is for `dot_settled`. Raises LedgerFull."""
+        return self._ledger.mark(message_id)
+
+    def dot_settled(self, slot: int) -> None:
+        """What became of that dot is durable, or it never went out."""
+        self._ledger.unmark(slot)
+
+    async def mark_dot(self, message: Message) -> bool:
+        """Durably mark claimed deliveries as being in their dot; False: they were changed by somebody else."""
+        tokens = {delivery.number: delivery.token for delivery in message.deliveries}
+
+        def mark(connection: Connection) -> bool:
+            changed = 0
+            for number, token in tokens.items():
+                changed += connection.execute(
+                    update(deliveries)
+                    .where(_is(message.id, number), deliveries.c.token == token, deliveries.c.settled_at.is_(None))
+                    .values(state=State.ACTIVE.value)
+                ).rowcount
+            return changed == len(tokens)
+
+        return await self._database.write(mark)
+
+    def settle(self, message: Message, settlements: Sequence[Settlement]) -> asyncio.Future[bool]:
+        """Record the next state of claimed deliveries; the future completes when that is durable.
+
+        Its result: nothing of the message is owed any more and `drop_content` has to be called.  Raises (in the
+        future) Fenced when a delivery was changed by somebody else, StorageFull or StorageFailed when nothing
+        could be recorded: then the call must be made again before anything new is sent.
+        """
+        now = self._clock()
+        states: list[tuple[object, ...]] = []
+        records: list[tuple[object, ...]] = []
+        final = False
+        for settlement in settlements:
+            delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
+            settled_at = now if state in SETTLED else None
+            final = final or settled_at is not None
+            tried = delivery.attempts + (attempt is not None)
+            states.append(
+                (
+                    state.value,
+                    settlement.due_at,
+                    tried,
+                    message.account_id,
+                    None,  # owner: out of hand
+                    settled_at,
+                    int(settlement.possible_duplicate),
+                    message.id,
+                    delivery.number,
+                    delivery.token,
+                )
+            )
+            if attempt is not None:
+                records.append(
+                    (
+                        message.id,
+                        delivery.number,
+                        tried,
+                        now,
+                        message.account_id,
+                        attempt.outcome,
+                        attempt.stage,
+                        attempt.code,
+                        attempt.status,
+                        attempt.reply,
+                        attempt.cause,
+                        attempt.elapsed_ms,
+                    )
+                )
+        spooled = message.content.spool is not None
+        return self._database.submit(Settle(message.id, states, records, final, spooled))
+
+    async def drop_content(self, message: Message) -> None:
+        """Remove the spool file of a message of which nothing is owed any more."""
+        if message.content.spool is not None:
+            await asyncio.to_thread(self._spool.remove, [message.content.spool])
+
+    def put_down(self, message: Message) -> None:
+        """The message (all of its claimed deliveries) is out of memory: its share of the budget is free again."""
+        self._memory_left += message.held_bytes
+        message.held_bytes = 0
+
+    # -- what an operator asks for -------------------------------------------------------------------------
+
+    async def hold(self, ids: Sequence[int]) -> int:
+        """Stop deliveries that wait; how many were stopped. One in an attempt right now goes on."""
+        await self.withdraw(ids)
+        return await self._database.write(lambda c: operator.hold(c, ids))
+
+    async def release(self, ids: Sequence[int]) -> int:
+        """Let held deliveries go on at once; how many."""
+        changed = await self._database.write(lambda c: operator.release(c, ids, self._clock()))
+        await self._announce(ids)
+        return changed
+
+    async def retry(self, ids: Sequence[int]) -> int:
+        """Make deferred deliveries due now; how many."""
+        changed = await self._database.write(lambda c: operator.retry(c, ids, self._clock()))
+        await self._announce(ids)
+        return changed
+
+    async def remove(self, ids: Sequence[int]) -> int:
+        """Settle waiting deliveries without sending them; how many. One in an attempt right now goes on."""
+        await self.withdraw(ids)
+        changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock()))
+        await asyncio.to_thread(self._spool.remove, files)
+        return changed
+
+    async def reroute(self, resolve: Callable[[str], int | None]) -> int:
+        """Move what waits in the store to the lanes its senders route to now; how many deliveries moved."""
+        return await self._database.write(lambda c: operator.reroute(c, resolve))
+
+    async def _announce(self, ids: Sequence[int]) -> None:
+        query = select(deliveries.c.account_id).where(deliveries.c.message_id.in_(list(ids))).distinct()
+        for account_id in await self._database.read(lambda c: [row[0] for row in c.execute(query)]):
+            self.on_backlog(account_id)
+
+    async def expire(self, lifetime_ms: int, *, limit: int) -> list[tuple[Message, Delivery]]:
+        """Settle what waits in the store longer than its lifetime (held deliveries excepted); what was expired."""
+        cutoff = self._clock() - lifetime_ms
+        expired, files = await self._database.write(lambda c: aging.expire(c, cutoff, self._clock(), limit))
+        await asyncio.to_thread(self._spool.remove, files)
+        return expired
+
+    async def prune(self, history_ms: int, *, limit: int) -> int:
+        """Forget settled messages older than `history_ms`, at most `limit`; how many."""
+        cutoff = self._clock() - history_ms
+        return await self._database.write(lambda c: aging.prune(c, cutoff, limit))
+
+    async def give_back(self, given: Sequence[Message]) -> None:
+        """Return deliveries that were in hand untried to the store, due as before; anyone may claim them."""
+        parts = [(message.id, message.account_id, each) for message in given for each in message.deliveries]
+
+        def release(connection: Connection) -> None:
+            for message_id, account_id, delivery in parts:
+                connection.execute(
+                    update(deliveries)
+                    .where(_is(message_id, delivery.number), deliveries.c.token == delivery.token)
+                    .values(owner=None, account_id=account_id)
+                )
+
+        await self._database.write(release)
+        for message in given:
+            self.put_down(message)
+
+
+async def _nothing_in_hand(ids: Sequence[int]) -> None:
+    """Without a dispatcher every delivery waits in the store."""
+
+
+def _is(message_id: int, number: int) -> ColumnElement[bool]:
+    return and_(deliveries.c.message_id == message_id, deliveries.c.number == number)

@@ -1,0 +1,62 @@
+"""The contract between a lane and whatever carries its mail upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from relay.accounts.model import Upstream
+from relay.mail.outcome import Outcome
+
+
+@dataclass(slots=True)
+class Submission:
+    """One transaction: an envelope and where its content is.
+
+    `content` is in wire form (see mail.content), without the final dot: octets, or the file that holds them.
+    `size` is its length in octets.  Recipients are distinct and never empty.
+    """
+
+    message_id: int
+    reverse_path: str
+    recipients: tuple[str, ...]
+    content: bytes | Path
+    size: int
+    eight_bit: bool
+    smtputf8: bool
+
+
+class Source(Protocol):
+    """What a transport asks of the lane whose mail it carries. `take` and `report` never wait."""
+
+    def take(self) -> Submission | None:
+        """The next submission for this connection, now; None: nothing may be sent now (empty, paced, stopped).
+
+        Whatever was taken is reported exactly once.
+        """
+
+    def before_dot(self, submission: Submission) -> Awaitable[bool] | bool:
+        """May the final dot go out? Called right before it is written, when everything else was.
+
+        False: the lease is gone; drop the connection without the dot, report Unreachable(reason="lease-lost").
+        An awaitable (accounts that hold what is in doubt): wait for it, it makes a durable mark first.
+        """
+
+    def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:
+        """What happened, one outcome per recipient in their order."""
+
+
+class Transport(Protocol):
+    """Carries one account identity's mail. Safe for several concurrent `carry` calls: one connection each."""
+
+    async def carry(self, upstream: Upstream, source: Source) -> None:
+        """Take a connection (pooled or new), submit what `source.take()` gives until it gives None, put it back.
+
+        The first `take` comes before a connection is sought.  Returns normally in every case but cancellation;
+        failures are reported.  On cancellation what was taken is still reported (InDoubt when its dot was out).
+        """
+
+    async def close(self) -> None:
+        """QUIT idle connections, wait for nothing longer than a few seconds."""
