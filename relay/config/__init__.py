@@ -1,0 +1,1 @@
+"""Typed settings, one frozen section per room, checked once at start."""

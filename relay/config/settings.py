@@ -1,0 +1,309 @@
+"""What can be set: one frozen section per room, safe by default, checked once at start.
+
+Constructing a model reads neither environment nor files (`check.load` does), so a test gets what it writes.  Each
+field's description and form become `relay.env.example` and the error lines.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+import relay
+from relay.config.fields import (
+    Count,
+    Directory,
+    ExistingFile,
+    Host,
+    LogFormat,
+    LogLevel,
+    Network,
+    Networks,
+    Octets,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    SomeOctets,
+    Tls,
+    Wrong,
+    YesNo,
+)
+from relay.config.trust import trust_anchor
+
+# Addresses that no stranger on the Internet can have (RFC 1918, RFC 4193, loopback, link-local).
+_OWN = tuple(
+    map(
+        ip_network,
+        (
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "::1",
+            "fc00::/7",
+            "fe80::/10",
+        ),
+    )
+)
+_LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+class Section(BaseModel):
+    """What every section has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ListenerSettings(Section):
+    """Front door."""
+
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    port: Port = Field(default=2525, description="port to listen on")
+    tls_cert: ExistingFile | None = Field(
+        default=None, description="certificate chain (PEM); with TLS_KEY it adds STARTTLS"
+    )
+    tls_key: ExistingFile | None = Field(default=None, description="private key (PEM) of TLS_CERT")
+    allowed_networks: Networks = Field(default=_LOOPBACK, description="who may connect at all")
+    allow_public: YesNo = Field(default=False, description="yes permits public networks in ALLOWED_NETWORKS")
+    max_message_bytes: SomeOctets = Field(
+        default=52_428_800, description="largest message, advertised as SIZE (RFC 1870)"
+    )
+    idle_timeout_s: Seconds = Field(
+        default=300, description="silence after which a session is closed (RFC 5321 4.5.3.2.7)"
+    )
+    max_connections: Count = Field(default=1000, description="sessions at a time, in all")
+    max_connections_per_client: Count = Field(default=50, description="sessions at a time from one address")
+    max_recipients: Count = Field(
+        default=1000, description="recipients of one message (RFC 5321 4.5.3.1.8: at least 100)"
+    )
+    hostname: Host | None = Field(
+        default=None, description="our name in greeting and trace header (none: this machine's)"
+    )
+    data_min_rate_bytes_s: Octets = Field(
+        default=500, description="slowest DATA that is put up with, in bytes a second"
+    )
+    data_rate_window_s: Seconds = Field(default=60, description="time over which that rate is measured")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing, given = ("tls_key", "tls_cert") if self.tls_key is None else ("tls_cert", "tls_key")
+            raise Wrong(missing, f"not set, but {given.upper()} is; give both or neither")
+        if not self.allow_public:
+            for network in self.allowed_networks:
+                if not any(network.version == own.version and network.subnet_of(own) for own in _OWN):  # type: ignore[arg-type]
+                    raise Wrong(
+                        "allowed_networks",
+                        f"{network} is public; give private networks only, or set ALLOW_PUBLIC=yes if that is meant",
+                    )
+        return self
+
+
+class DispatchSettings(Section):
+    """Retries, lifetime, pace of the lanes."""
+
+    first_retry_s: Seconds = Field(default=60, description="wait before the first retry; doubles from there, jittered")
+    max_retry_s: Seconds = Field(default=3600, description="longest wait between retries")
+    lifetime_s: Seconds = Field(
+        default=432_000, description="age at which a message expires (RFC 5321 4.5.4.1: 4-5 days)"
+    )
+    delay_notice_s: SecondsOrZero = Field(
+        default=14_400, description="age at which its sender is told that it waits (0: never)"
+    )
+    probe_s: SecondsOrZero = Field(
+        default=1200, description="how often a suspended login is tried (0: after a person acted)"
+    )
+    memory_bytes: Octets = Field(default=16_777_216, description="contents of fresh messages kept in memory, in all")
+    grace_s: SecondsOrZero = Field(default=30, description="time that deliveries under way get at shutdown")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_retry_s < self.first_retry_s:
+            raise Wrong(
+                "max_retry_s",
+                f"{self.max_retry_s:g} is below FIRST_RETRY_S, {self.first_retry_s:g}; give at least that",
+            )
+        both = {"lifetime_s", "delay_notice_s"} <= self.model_fields_set
+        if both and self.delay_notice_s >= self.lifetime_s:
+            raise Wrong(
+                "delay_notice_s",
+                f"{self.delay_notice_s:g} is not below LIFETIME_S, {self.lifetime_s:g}; give less, or 0",
+            )
+        return self
+
+
+class SubmissionSettings(Section):
+    """Back door: time-outs by stage (RFC 5321 4.5.3.2), connection reuse."""
+
+    connect_timeout_s: Seconds = Field(default=30, description="to connect, TLS handshake included")
+    command_timeout_s: Seconds = Field(
+        default=300, description="for the replies to greeting, EHLO, AUTH, MAIL and RCPT"
+    )
+    data_timeout_s: Seconds = Field(default=120, description="for the reply to DATA")
+    block_timeout_s: Seconds = Field(default=180, description="to hand over one block of content")
+    done_timeout_s: Seconds = Field(
+        default=600, description="for the reply to the final dot; giving up early makes duplicates"
+    )
+    stage_timeout_s: Seconds | None = Field(default=None, description="caps every time-out above")
+    idle_s: Seconds = Field(default=60, description="how long an unused connection is kept")
+    max_messages_per_connection: Count = Field(default=100, description="messages before a connection is replaced")
+    ehlo_name: Host | None = Field(default=None, description="our name in EHLO (none: this machine's)")
+
+
+class QueueSettings(Section):
+    """Where contents are kept, and for how long."""
+
+    inline_bytes: Octets = Field(
+        default=65_536, description="contents up to this size live in the database, larger ones in files"
+    )
+    min_free_bytes: Octets | None = Field(
+        default=None,
+        description="free space below which no mail is taken (none: 1.5 x MAX_MESSAGE_BYTES or 5 %, at most 1 GiB)",
+    )
+    history_days: Count = Field(default=30, description="how long settled deliveries stay visible")
+
+
+class DatabaseSettings(Section):
+    """The store. `url` is filled in by RelaySettings when not given: sqlite:///<data dir>/relay.db."""
+
+    url: str = Field(
+        default="", description="sqlite:///<path>", json_schema_extra={"default": "sqlite:///<data dir>/relay.db"}
+    )
+
+    def path(self, data_dir: Path) -> Path:
+        """The database file; `data_dir` is where it lies when `url` is not filled in."""
+        return Path(self.url.removeprefix("sqlite:///")) if self.url else data_dir / "relay.db"
+
+    @field_validator("url")
+    @classmethod
+    def _supported(cls, url: str) -> str:
+        # The value is never shown: it may hold a password.
+        scheme, _, rest = url.partition(":")
+        if scheme.partition("+")[0] in ("postgresql", "postgres"):
+            raise Wrong("", "PostgreSQL is not in this release; give sqlite:///<path>, or leave it out")
+        if url and (
+            scheme != "sqlite" or not rest.startswith("///") or len(rest) == 3 or ":memory:" in rest or "?" in rest
+        ):
+            raise Wrong("", "not the address of a database file; give sqlite:///<path>, or leave it out")
+        return url
+
+
+class ConsoleSettings(Section):
+    """Web console, REST API, metrics, health."""
+
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    port: Port = Field(default=8025, description="port to listen on")
+    enabled: YesNo = Field(default=True, description="no switches the console off")
+
+
+class LogSettings(Section):
+    """Log lines on standard output."""
+
+    format: LogFormat | None = Field(
+        default=None, description="console or json", json_schema_extra={"default": "console on a terminal, else json"}
+    )
+    level: LogLevel = Field(default="info", description="least level that is written: debug, info, warning or error")
+
+
+class UpstreamDefaults(Section):
+    """The upstream of accounts that name none; set by SMTP_AUTH_*. `trust` is as `trust.trust_anchor` writes it."""
+
+    host: Host = Field(default="smtp.office365.com", description="upstream of accounts that name none")
+    port: Port = Field(default=587, description="its port")
+    tls: Tls = "starttls"
+    trust: str | None = Field(
+        default=None, description="CA file, sha256:<fingerprint>, or name:<host name in the certificate>"
+    )
+
+    @field_validator("trust")
+    @classmethod
+    def _anchored(cls, trust: str | None) -> str | None:
+        if trust is None:
+            return None
+        try:
+            return trust_anchor(trust)
+        except ValueError as error:
+            raise Wrong("", str(error)) from None
+
+
+class ImapDefaults(Section):
+    """The IMAP server of accounts that name none; set by IMAP_*."""
+
+    host: Host = Field(default="outlook.office365.com", description="IMAP server of accounts that name none")
+    port: Port = Field(default=993, description="its port")
+    tls: Tls = "implicit"
+
+
+def _default_data_dir() -> Path:
+    """`var` in a source checkout (pyproject.toml beside the package), else /var/lib/relay."""
+    checkout = Path(relay.__file__).resolve().parent.parent
+    return checkout / "var" if (checkout / "pyproject.toml").is_file() else Path("/var/lib/relay")
+
+
+class RelaySettings(BaseSettings):
+    """Everything, resolved: paths absolute, `database.url` filled in. Parts are handed their own section only."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix="RELAY_")
+
+    data_dir: Directory = Field(
+        default_factory=_default_data_dir,
+        description="database, spool, control socket",
+        json_schema_extra={"default": "./var in a checkout, else /var/lib/relay"},
+    )
+    keys_dir: Directory = Field(
+        default_factory=lambda data: data.get("data_dir", Path()) / "keys",
+        description="key ring: one file a key, mode 0600",
+        json_schema_extra={"default": "<data dir>/keys"},
+    )
+    accounts_file: ExistingFile | None = Field(default=None, description="accounts, senders, clients declared in TOML")
+    listeners: tuple[ListenerSettings, ...] = Field(
+        default=(),
+        description='several front doors: a JSON list such as [{"port": 2525}, {"host": "10.1.2.3", "port": 25}]',
+    )
+    listener: ListenerSettings = ListenerSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    submission: SubmissionSettings = SubmissionSettings()
+    queue: QueueSettings = QueueSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    log: LogSettings = LogSettings()
+    upstream: UpstreamDefaults = UpstreamDefaults()
+    imap: ImapDefaults = ImapDefaults()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `check.load` reads the sources, and can name who set a wrong value."""
+        return (init_settings,)
+
+    @cached_property
+    def doors(self) -> tuple[ListenerSettings, ...]:
+        """The listeners to open: `listeners`, or `listener` alone."""
+        return self.listeners or (self.listener,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.database.url:
+            object.__setattr__(self, "database", DatabaseSettings(url=f"sqlite:///{self.data_dir / 'relay.db'}"))
+        if self.listeners and "listener" in self.model_fields_set:
+            raise Wrong("listeners", "set together with RELAY_LISTENER__*; give one or the other")
+        taken: set[tuple[str, int]] = set()
+        for door in self.doors:
+            if door.port and (door.host, door.port) in taken:
+                raise Wrong("listeners", f"{door.host} port {door.port} appears twice; give each door its own")
+            taken.add((door.host, door.port))
+        if self.console.enabled and self.console.port and (self.console.host, self.console.port) in taken:
+            raise Wrong("console__port", f"{self.console.port} is the front door's as well; give another one")
+        return self

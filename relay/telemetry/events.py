@@ -1,0 +1,97 @@
+"""The event vocabulary: every name a log line may have, and the keys that may stand beside it.
+
+A test reads the source of the program and fails on a name or key that is not here.  Levels: `info` is normal, refusals
+of an upstream included; `warning`: an operator may have to act; `error`: we are broken; `debug`: protocol lines.
+Renaming an event or key is a breaking change for those who search their logs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+COMMON_KEYS = frozenset(
+    # who and what it is about
+    {"message_id", "delivery_id", "session_id", "account", "account_id", "sender", "recipient", "recipients", "client"}
+    # what the other side said, and what that means
+    | {"code", "status", "reply", "stage", "cause", "remedy", "attempt", "retry_in_s", "possible_duplicate"}
+    # circumstances
+    | {"elapsed_ms", "reason", "detail", "where", "path", "host", "port", "size", "exc_info"}
+)  # fmt: skip
+RESERVED_KEYS = frozenset({"event", "level", "timestamp"})  # written by the renderer
+
+
+class Event(NamedTuple):
+    """`level` is the usual one; a name may also be logged at another. `keys` are those beside COMMON_KEYS."""
+
+    level: str
+    meaning: str
+    keys: frozenset[str] = frozenset()
+
+
+def _event(level: str, meaning: str, *keys: str) -> Event:
+    return Event(level, meaning, frozenset(keys))
+
+
+EVENTS: dict[str, Event] = {
+    # the program
+    "daemon.started": _event("info", "the process has begun", "version", "python", "pid"),
+    "daemon.ready": _event("info", "the front door is open", "doors", "accounts", "queued"),
+    "daemon.stopping": _event("info", "no new mail is taken; deliveries under way may finish", "signal"),
+    "daemon.stopped": _event("info", "all is closed"),
+    "daemon.fault": _event("error", "a bug or an impossible state; the daemon lives on", "traceback"),
+    "settings.doubtful": _event("warning", "allowed, but deserves a look at every start"),
+    "library.logged": _event("warning", "a library spoke through the standard logging module", "logger"),
+    "log.dropped": _event("warning", "nobody read the log fast enough, or it could not be written", "lines"),
+    # front door
+    "listener.started": _event("info", "a front door listens", "tls"),
+    "listener.stopped": _event("info", "a front door is closed"),
+    "listener.refused": _event("warning", "a connection was turned away before the greeting"),
+    "session.opened": _event("info", "an application connected", "door"),
+    "session.closed": _event("info", "it left, or was told to", "messages", "bytes", "rejected", "tls"),
+    "session.line": _event("debug", "a protocol line of the front door", "line", "direction"),
+    "transaction.rejected": _event("info", "an application was told no"),
+    "transaction.aborted": _event("info", "an application went away in the middle of a transaction", "bytes"),
+    "message.accepted": _event("info", "durable, and ours from the 250 on", "header_message_id", "queued_ms"),
+    "message.unanswered": _event("warning", "accepted, but the 250 could not be written: it may come again"),
+    # queue and store
+    "queue.recovered": _event("warning", "what an earlier process left unfinished", "queued", "in_doubt", "swept"),
+    "queue.swept": _event("info", "history past its days is gone", "messages", "files"),
+    "storage.full": _event("error", "no room; mail is answered with 452", "free_bytes", "floor_bytes"),
+    "storage.failed": _event("error", "the store could not make something durable"),
+    "storage.lost": _event("error", "a sync failed: nothing is certain any more, the process ends"),
+    "storage.recovered": _event("info", "there is room again", "free_bytes"),
+    "database.migrated": _event("info", "the schema was brought to this program's", "revision"),
+    # deliveries
+    "attempt.accepted": _event("info", "an upstream took the message"),
+    "attempt.refused": _event("info", "an upstream said no"),
+    "attempt.unreachable": _event("info", "no usable answer, and no final dot was sent"),
+    "attempt.in_doubt": _event("warning", "the final dot was sent and its reply never came"),
+    "delivery.relayed": _event("info", "done: an upstream is responsible"),
+    "delivery.deferred": _event("info", "to be tried again", "due_at"),
+    "delivery.bounced": _event("warning", "refused for good"),
+    "delivery.held": _event("warning", "waits for an operator"),
+    "delivery.expired": _event("warning", "its lifetime is over"),
+    "delivery.delayed": _event("warning", "waits longer than its sender would expect"),
+    "delivery.released": _event("info", "an operator let it go on"),
+    "delivery.removed": _event("info", "an operator took it out"),
+    "delivery.fenced": _event("error", "another node took over; this one's result does not count"),
+    # accounts and their upstreams
+    "account.suspended": _event("error", "its mail waits for the owner or an operator", "waiting"),
+    "account.resumed": _event("info", "its mail goes again"),
+    "account.resting": _event("info", "its upstream asked for a pause", "waiting", "until"),
+    "accounts.changed": _event("info", "accounts, senders or clients were changed", "accounts", "senders", "clients"),
+    "clients.open": _event("warning", "no client is defined: any allowed network may use any registered sender"),
+    "upstream.connected": _event("debug", "a connection upstream is open and logged in", "tls", "mechanism"),
+    "upstream.closed": _event("debug", "a connection upstream is closed", "messages"),
+    "upstream.line": _event("debug", "a protocol line of the back door, AUTH masked", "line", "direction"),
+    "upstream.cleartext": _event("warning", "an upstream is used without TLS, as somebody set it"),
+    # secrets
+    "token.refreshed": _event("info", "a new access token", "expires_in_s"),
+    "token.refused": _event("warning", "the provider gave no token"),
+    "key.created": _event("warning", "a first key was made: back it up", "key_id"),
+    "key.rotated": _event("info", "another key is primary", "key_id", "resealed", "unreadable"),
+    "key.dropped": _event("info", "a key is gone", "key_id"),
+    # operators
+    "control.refused": _event("warning", "a command to the daemon was not understood or not allowed", "command"),
+    "control.done": _event("info", "an operator's command was carried out", "command", "operator"),
+}
