@@ -55,6 +55,7 @@ accounts = Table(
     Column("state_since", Milliseconds),
     Column("revision", Integer, nullable=False, server_default="1"),  # grows with settings and credential
     Column("created_at", Milliseconds, nullable=False),
+    sqlite_autoincrement=True,  # the id of a removed account is never given again: history would change hands
 )
 
 senders = Table(
@@ -110,6 +111,9 @@ messages = Table(
     Column("spool", Text),  # name of the spool file; NULL: the content is a row of `contents`
     Column("accepted_at", Milliseconds, nullable=False),
 )
+
+_spooled = text("spool IS NOT NULL")
+Index("ix_messages_spool", messages.c.spool, sqlite_where=_spooled, postgresql_where=_spooled)
 
 contents = Table(
     "contents",

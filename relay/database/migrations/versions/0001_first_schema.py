@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("address", name=op.f("uq_accounts_address")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "attempts",
@@ -153,3 +154,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pattern", name=op.f("pk_senders")),
     )
     op.create_index(op.f("ix_senders_account_id"), "senders", ["account_id"], unique=False)
+    op.create_index(
+        "ix_messages_spool",
+        "messages",
+        ["spool"],
+        unique=False,
+        sqlite_where=sa.text("spool IS NOT NULL"),
+        postgresql_where=sa.text("spool IS NOT NULL"),
+    )

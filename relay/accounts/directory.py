@@ -1,0 +1,121 @@
+"""Accounts, senders and clients in memory: one immutable view, replaced as a whole on reload."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from relay.accounts import store
+from relay.accounts.model import Account, Client, Route, Sender, Upstream
+from relay.accounts.normalise import normalise
+from relay.accounts.routes import Explanation, RouteTable, matches
+from relay.accounts.store import Snapshot
+from relay.accounts.upstream import fill
+from relay.config.settings import UpstreamDefaults
+from relay.database.engine import Database
+
+IPAddress = IPv4Address | IPv6Address
+
+
+class _View:
+    """A snapshot with its indexes. Never changed once made."""
+
+    def __init__(self, snapshot: Snapshot, defaults: UpstreamDefaults) -> None:
+        self.snapshot = snapshot
+        self.accounts = {account.id: account for account in snapshot.accounts}
+        self.addresses = {normalise(account.address): account for account in snapshot.accounts}
+        self.upstreams = {account.id: fill(account, defaults) for account in snapshot.accounts}
+        self.routes = RouteTable(snapshot.senders)
+        self.client_senders = {client.name: frozenset(client.senders) for client in snapshot.clients}
+        networks: dict[tuple[int, int], dict[int, Client]] = {}
+        for client in snapshot.clients:
+            for network in client.networks:
+                at = networks.setdefault((network.version, network.prefixlen), {})
+                at[int(network.network_address)] = client
+        self.networks = sorted(networks.items(), key=lambda item: -item[0][1])  # longest prefix first
+
+    def client_for(self, address: IPAddress) -> Client | None:
+        number, width = int(address), address.max_prefixlen
+        for (version, length), clients in self.networks:
+            if version == address.version:
+                found = clients.get(number >> (width - length) << (width - length))
+                if found is not None:
+                    return found
+        return None
+
+
+class Directory:
+    """Answers from memory, at once; every answer between two `reload`s comes from the same snapshot."""
+
+    def __init__(self, database: Database, defaults: UpstreamDefaults, snapshot: Snapshot) -> None:
+        self._database = database
+        self._defaults = defaults
+        self._view = _View(snapshot, defaults)
+        self._reloading = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, database: Database, defaults: UpstreamDefaults) -> Directory:
+        """Read what is registered. `defaults`: the upstream of accounts that name none."""
+        return cls(database, defaults, await database.read(store.load))
+
+    async def reload(self) -> None:
+        """Read again; what was committed before the call is seen afterwards. On failure the old view stays."""
+        async with self._reloading:  # one after the other, so that an older snapshot never replaces a newer one
+            self._view = _View(await self._database.read(store.load), self._defaults)
+
+    def account(self, account_id: int) -> Account | None:
+        """The account of that id."""
+        return self._view.accounts.get(account_id)
+
+    def by_address(self, address: str) -> Account | None:
+        """The account of that address, in any of its spellings."""
+        return self._view.addresses.get(normalise(address.strip()))
+
+    def accounts(self) -> list[Account]:
+        """Every account, by address."""
+        return list(self._view.snapshot.accounts)
+
+    def senders(self) -> list[Sender]:
+        """Every sender, by pattern."""
+        return list(self._view.snapshot.senders)
+
+    def clients(self) -> list[Client]:
+        """Every client entry, by name."""
+        return list(self._view.snapshot.clients)
+
+    def route(self, reverse_path: str) -> Route | None:
+        """Where mail of `reverse_path` ("": null) goes; None: no account may send as this address."""
+        return self._view.routes.route(reverse_path)
+
+    def explain_route(self, reverse_path: str) -> Explanation:
+        """The same, with each step in words."""
+        return self._view.routes.explain(reverse_path)
+
+    def client_for(self, ip: str | IPAddress) -> Client | None:
+        """The client entry with the longest prefix that holds `ip`; IPv4 mapped into IPv6 counts as IPv4."""
+        try:
+            address = ip_address(ip.partition("%")[0]) if isinstance(ip, str) else ip
+        except ValueError:
+            return None
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return self._view.client_for(address)
+
+    def may_use(self, client: Client | None, reverse_path: str) -> bool:
+        """May a connection of `client` (None: no entry matched) use this sender, if it is registered?
+
+        Without any client entry everybody who may connect may; with entries, who matches none may use nothing.
+        """
+        view = self._view
+        if client is None:
+            return not view.snapshot.clients
+        patterns = view.client_senders.get(client.name)
+        if patterns is None:  # removed since the session began
+            return False
+        return not patterns or matches(patterns, reverse_path)
+
+    def upstream(self, account: Account) -> Upstream:
+        """Where `account` submits, every gap filled."""
+        if self._view.accounts.get(account.id) is account:
+            return self._view.upstreams[account.id]
+        return fill(account, self._defaults)

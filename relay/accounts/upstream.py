@@ -1,0 +1,66 @@
+"""Fills the gaps of an account: its own settings, then the provider's preset, then the settings' defaults. Pure."""
+
+from __future__ import annotations
+
+from relay.accounts.model import Account, Tls, Upstream
+from relay.accounts.presets import PRESETS, preset_by_host
+from relay.config.settings import UpstreamDefaults
+
+_PORTS: dict[Tls, int] = {"starttls": 587, "implicit": 465, "none": 25}
+_MODES: dict[int, Tls] = {587: "starttls", 465: "implicit"}
+
+
+def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
+    """Where and how `account` submits.
+
+    Port and TLS mode of the defaults are for accounts that name no provider, and for the defaults' own host: a site
+    that sends unencrypted to its own host never does so to another by accident.  Where only one of the two is
+    given, the other follows it (465 is implicit).  `trust` of the defaults is not for hosts that a preset brought.
+    A host that a provider is known for brings that provider's limits, whatever the account calls it.
+    """
+    named = PRESETS.get(account.provider, PRESETS["custom"])
+    host = account.host or named.host or defaults.host
+    preset = named if named.host or named.id not in ("default", "custom") else preset_by_host(host) or named
+    if host == defaults.host and not named.host:
+        base: tuple[int, Tls] = (defaults.port, defaults.tls)
+    elif preset.port is not None and preset.tls is not None:
+        base = (preset.port, preset.tls)
+    elif named.id == "default":
+        base = (defaults.port, defaults.tls)
+    else:
+        base = (587, "starttls")
+    port, tls = _port_and_tls(account, *base)
+    from_settings = named.id in ("default", "custom") or host == defaults.host
+    return Upstream(
+        account_id=account.id,
+        account=account.address,
+        revision=account.revision,
+        provider=preset.id,
+        host=host,
+        port=port,
+        tls=tls,
+        trust=account.trust or (defaults.trust if from_settings else None),
+        login=account.login or preset.login or account.address,
+        auth=account.auth,
+        max_connections=_first(account.max_connections, preset.max_connections),
+        per_minute=_first(account.per_minute, preset.per_minute),
+        per_day=_first(account.per_day, preset.per_day),
+        recipients_per_transaction=preset.recipients_per_transaction,
+        in_doubt=account.in_doubt,
+    )
+
+
+def _port_and_tls(account: Account, base_port: int, base_tls: Tls) -> tuple[int, Tls]:
+    port, tls = account.port, account.tls
+    if port is None and tls is None:
+        return base_port, base_tls
+    if tls is None:
+        assert port is not None
+        return port, base_tls if port == base_port else _MODES.get(port, base_tls)
+    if port is None:
+        return (base_port if tls == base_tls else _PORTS[tls]), tls
+    return port, tls
+
+
+def _first(own: int | None, preset: int) -> int:
+    return preset if own is None else own

@@ -1,0 +1,117 @@
+"""Where an account submits: its own settings, the provider's preset, the settings' defaults."""
+
+import pytest
+
+from relay.accounts.model import Account
+from relay.accounts.presets import PRESETS, preset_by_host, preset_for
+from relay.accounts.upstream import fill
+from relay.config.settings import UpstreamDefaults
+
+OFFICE = UpstreamDefaults()
+CAMPUS = UpstreamDefaults(host="mail.campus.example", port=2465, tls="implicit", trust="name:mail.campus.example")
+PLAIN = UpstreamDefaults(host="127.0.0.1", port=1025, tls="none")
+
+
+def account(provider="default", **settings):
+    return Account(id=1, address="Ann@example.com", provider=provider, auth="password", **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "defaults", "expected"),
+    [
+        (account(), OFFICE, ("smtp.office365.com", 587, "starttls")),
+        (account(), CAMPUS, ("mail.campus.example", 2465, "implicit")),
+        (account("custom"), CAMPUS, ("mail.campus.example", 2465, "implicit")),
+        (account("m365"), CAMPUS, ("smtp.office365.com", 587, "starttls")),
+        (account("yahoo"), OFFICE, ("smtp.mail.yahoo.com", 465, "implicit")),
+        (account("yahoo", tls="starttls"), OFFICE, ("smtp.mail.yahoo.com", 587, "starttls")),
+        (account("gmail", port=465), OFFICE, ("smtp.gmail.com", 465, "implicit")),
+        (account("m365", host="127.0.0.1", port=2587), CAMPUS, ("127.0.0.1", 2587, "starttls")),
+        (account(host="smtp.gmail.com"), CAMPUS, ("smtp.gmail.com", 587, "starttls")),
+        (account(host="other.example"), CAMPUS, ("other.example", 2465, "implicit")),
+        (account(host="other.example", port=587), CAMPUS, ("other.example", 587, "starttls")),
+        (account(host="other.example", tls="starttls"), CAMPUS, ("other.example", 587, "starttls")),
+        (account("custom", host="other.example"), CAMPUS, ("other.example", 587, "starttls")),
+        (account("custom", host="other.example"), PLAIN, ("other.example", 587, "starttls")),
+        (account("custom", host="mail.campus.example"), CAMPUS, ("mail.campus.example", 2465, "implicit")),
+        (account("custom", host="other.example", port=465), OFFICE, ("other.example", 465, "implicit")),
+        (account("custom", host="other.example", port=2525), OFFICE, ("other.example", 2525, "starttls")),
+        (account(), PLAIN, ("127.0.0.1", 1025, "none")),
+        (account("m365"), PLAIN, ("smtp.office365.com", 587, "starttls")),
+        (account("ses", host="email-smtp.eu.amazonaws.com"), PLAIN, ("email-smtp.eu.amazonaws.com", 587, "starttls")),
+        (account("gone-since"), OFFICE, ("smtp.office365.com", 587, "starttls")),
+    ],
+)
+def test_every_gap_is_filled(given, defaults, expected):
+    upstream = fill(given, defaults)
+    assert (upstream.host, upstream.port, upstream.tls) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "defaults", "limits"),
+    [
+        (account("m365"), OFFICE, (2, 25, 10_000, 300)),
+        (account(), OFFICE, (2, 25, 10_000, 300)),
+        (account(host="SMTP.Office365.com"), CAMPUS, (2, 25, 10_000, 300)),
+        (account("custom", host="smtp.office365.com"), CAMPUS, (2, 25, 10_000, 300)),
+        (account(), CAMPUS, (4, 0, 0, 100)),
+        (account("custom", host="127.0.0.1"), OFFICE, (4, 0, 0, 100)),
+        (account("m365", max_connections=0, per_minute=0, per_day=0), OFFICE, (0, 0, 0, 300)),
+        (account("m365", per_minute=5), OFFICE, (2, 5, 10_000, 300)),
+        (account("gmail"), OFFICE, (4, 0, 2_000, 100)),
+    ],
+)
+def test_limits_are_the_providers_unless_set(given, defaults, limits):
+    upstream = fill(given, defaults)
+    assert limits == (
+        upstream.max_connections,
+        upstream.per_minute,
+        upstream.per_day,
+        upstream.recipients_per_transaction,
+    )
+
+
+def test_trust_of_the_settings_is_not_for_hosts_that_a_preset_brought():
+    assert fill(account(), CAMPUS).trust == "name:mail.campus.example"
+    assert fill(account(host="other.example"), CAMPUS).trust == "name:mail.campus.example"
+    assert fill(account("gmail"), CAMPUS).trust is None
+    assert fill(account("gmail", trust="name:x.example"), CAMPUS).trust == "name:x.example"
+
+
+def test_the_login_is_the_address_as_given_unless_set_or_the_same_for_everybody():
+    assert fill(account(), OFFICE).login == "Ann@example.com"
+    assert fill(account(login="delegate@example.com"), OFFICE).login == "delegate@example.com"
+    assert fill(account("sendgrid"), OFFICE).login == "apikey"
+
+
+def test_a_changed_credential_makes_another_upstream():
+    assert fill(account(revision=1), OFFICE) == fill(account(revision=1), OFFICE)
+    assert fill(account(revision=1), OFFICE) != fill(account(revision=2), OFFICE)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.id)
+def test_presets_are_sound(preset):
+    assert preset.tls != "none"
+    assert (preset.tls, preset.port) in {("starttls", 587), ("implicit", 465), (None, None)}
+    assert preset.max_connections >= 1
+    assert preset.recipients_per_transaction >= 1
+    if preset.host is not None:
+        assert preset_by_host(preset.host) is preset
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ann@gmail.com", "gmail"),
+        ("ann@Contoso.onmicrosoft.com", "m365"),
+        ("ann@hotmail.co.uk", "outlook-com"),
+        ("smtp.zoho.eu", "zoho"),
+        ("email-smtp.us-east-1.amazonaws.com", "ses"),
+        ("ann@example.com", None),
+        ("mail.example.com", None),
+        ("", None),
+    ],
+)
+def test_a_guess_for_help_text(text, expected):
+    preset = preset_for(text)
+    assert (preset.id if preset else None) == expected
