@@ -44,6 +44,7 @@ async def open_store(folder: Path, *, memory_bytes: int = MEMORY, clean_end: boo
         )
         in_doubt = await queue.open()
         store = Store(database, queue, in_doubt, [], [])
+        queue.willing = lambda account_id: True
         queue.on_fresh = store.fresh.append
         queue.on_backlog = store.backlog.append
         yield store

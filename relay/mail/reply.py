@@ -56,7 +56,6 @@ class Reply:
         lines = self.text.split("\n") or [""]
         last = len(lines) - 1
         wire = "".join(
-            f"{self.code}{' ' if number == last else '-'}{status}{line}\r\n"
-            for number, line in enumerate(lines)
+            f"{self.code}{' ' if number == last else '-'}{status}{line}\r\n" for number, line in enumerate(lines)
         )
         return wire.encode("utf-8", "replace")

@@ -12,7 +12,7 @@ OVERHEAD = 2048  # octets a message in memory costs besides its content
 
 
 def claim(
-    connection: Connection, account_id: int, node: int, *, now: int, limit: int, budget: int
+    connection: Connection, account_id: int, node: int, *, now: int, limit: int, budget: int, at_least_one: bool
 ) -> tuple[list[Message], int | None]:
     """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due."""
     waiting = and_(
@@ -44,7 +44,7 @@ def claim(
         for message_id, owed in by_message.items():
             row = details[message_id]
             cost = OVERHEAD + (len(row.body) if row.body is not None else 0)
-            if budget < cost:
+            if budget < cost and (claimed or not at_least_one):
                 break
             budget -= cost
             content = Content(row.size, inline=row.body, spool=row.spool)

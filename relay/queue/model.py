@@ -71,6 +71,7 @@ class Arrival:
     client: str
     eight_bit: bool
     smtputf8: bool
+    id: int = 0  # from `Queue.new_id` when its content names it already (trace field); 0: the queue makes one
 
 
 @dataclass(frozen=True, slots=True)

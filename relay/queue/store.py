@@ -33,9 +33,9 @@ def now_ms() -> int:
 class Queue:
     """All that is owed. One per process; call `open` before anything else.
 
-    A message in memory is *in hand*: its deliveries are owned by this node in the store.  `on_fresh` gets
-    each accepted message that fits the memory budget, already durable; `on_backlog` gets the account of one
-    that did not and waits in the store alone.
+    A message in memory is *in hand*: its deliveries are owned by this node in the store.  `on_fresh` gets each
+    accepted message that fits the memory budget and that `willing` says its account can use now, already
+    durable; `on_backlog` gets the account of any other, which waits in the store alone.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Queue:
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
         self.node = 0
-        self.on_fresh: Callable[[Message], None] | None = None
+        self.willing: Callable[[int], bool] = lambda account_id: False
+        self.on_fresh: Callable[[Message], None] = lambda message: None
         self.on_backlog: Callable[[int], None] = lambda account_id: None
         self.withdraw: Callable[[Sequence[int]], Awaitable[None]] = _nothing_in_hand
 
@@ -118,6 +119,10 @@ class Queue:
         """A content being received; see ContentDraft."""
         return self._spool.draft()
 
+    def new_id(self) -> int:
+        """The id of a message to come, for `Arrival.id`: its trace field names it before it is accepted."""
+        return self._ids.next()
+
     def has_room(self) -> bool:
         """False below the free-space floor: answer 452 4.3.1 and take nothing."""
         return self.room.enough()
@@ -128,11 +133,11 @@ class Queue:
         Raises StorageFull or StorageFailed: then it is not ours and the client must be told so.  Shield the
         call from cancellation (asyncio.shield): a torn wait would leave an accepted message unanswered.
         """
-        message_id = self._ids.next()
+        message_id = arrival.id or self._ids.next()
         now = self._clock()
         content = arrival.content
         cost = OVERHEAD + (len(content.inline) if content.inline is not None else 0)
-        in_hand = self.on_fresh is not None and self._memory_left >= cost
+        in_hand = self._memory_left >= cost and self.willing(arrival.account_id)
         if in_hand:
             self._memory_left -= cost
         owner = self.node if in_hand else None
@@ -166,7 +171,6 @@ class Queue:
                 await asyncio.to_thread(self._spool.remove, [content.spool])
             raise
         if in_hand:
-            assert self.on_fresh is not None
             found = [
                 Delivery(number, recipient, State.QUEUED, now, 0, 1)
                 for number, recipient in enumerate(arrival.recipients)
@@ -201,16 +205,19 @@ class Queue:
         )
         return await self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
-    async def claim_due(self, account_id: int, *, limit: int) -> tuple[list[Message], int | None]:
+    async def claim_due(
+        self, account_id: int, *, limit: int, at_least_one: bool = False
+    ) -> tuple[list[Message], int | None]:
         """Take up to `limit` due deliveries of an account in hand, oldest due first; and when the next is due.
 
         Small contents come with them.  Never more than the memory budget holds: fewer, or none, when it is
-        spent.  None as the second value: nothing else waits.
+        spent; `at_least_one` goes beyond it by one message, so that no account starves.  None as the second
+        value: nothing else waits.
         """
         budget = self._memory_left
         now = self._clock()
         claimed, next_due = await self._database.write(
-            lambda c: claim(c, account_id, self.node, now=now, limit=limit, budget=budget)
+            lambda c: claim(c, account_id, self.node, now=now, limit=limit, budget=budget, at_least_one=at_least_one)
         )
         for message in claimed:
             self._memory_left -= message.held_bytes

@@ -252,14 +252,14 @@ def test_an_exception_may_be_handed_over(start: Callable[..., Lines]) -> None:
 
 def test_libraries_speak_in_the_same_form(start: Callable[..., Lines]) -> None:
     lines = start()
-    standard_logging.getLogger("mail.log").warning("peer said %r\nand more", "x")
+    standard_logging.getLogger("some.library").warning("peer said %r\nand more", "x")
     standard_logging.getLogger("asyncio").info("not interesting")
     (ours,) = [handler for handler in standard_logging.getLogger().handlers if "relay" in type(handler).__module__]
     ours.handle(
         standard_logging.LogRecord("asyncio", standard_logging.ERROR, "x.py", 1, "broken %d", ("format",), None)
     )
     first, second = lines.events()
-    assert (first["event"], first["level"], first["logger"]) == ("library.logged", "warning", "mail.log")
+    assert (first["event"], first["level"], first["logger"]) == ("library.logged", "warning", "some.library")
     assert first["detail"] == "peer said 'x'\\nand more"
     assert (second["level"], second["detail"]) == ("error", "a message that could not be formatted")
 

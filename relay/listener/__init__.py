@@ -1,0 +1,1 @@
+"""The front door: sessions, access policy, DATA streaming, replies."""

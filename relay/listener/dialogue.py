@@ -1,0 +1,204 @@
+"""The commands of one session that need no waiting, and the state they build up (RFC 5321 4.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.accounts.model import Route
+from relay.listener import replies
+from relay.listener.door import Door
+from relay.listener.policy import Peer
+from relay.mail.address import Malformed, parse_mail, parse_rcpt
+from relay.mail.reply import Reply
+from relay.telemetry import get_logger
+
+log = get_logger()
+
+MAX_BOGUS = 10  # lines that are no command
+MAX_ERRORS = 100  # permanent refusals
+_MAX_NAME = 255  # octets of what a client calls itself
+_HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"CONNECT", b"TRACE", b"PRI"})
+
+_OK = replies.OK.to_wire()
+_SENDER_OK = replies.SENDER_OK.to_wire()
+_RECIPIENT_OK = replies.RECIPIENT_OK.to_wire()
+
+
+class Transaction:
+    """One MAIL, RCPT..., DATA. It is open once `route` is set: MAIL was taken, and who may send as whom is decided."""
+
+    __slots__ = ("eight_bit", "recipients", "reverse_path", "route", "smtputf8")
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+        self.reverse_path = ""
+        self.recipients: dict[str, None] = {}  # in order, each once
+        self.eight_bit = False
+        self.smtputf8 = False
+
+
+class Dialogue:
+    """Turns a command line into a reply. `closing` is why the session ends behind that reply, when it does."""
+
+    def __init__(self, door: Door, peer: Peer) -> None:
+        self._door = door
+        self._peer = peer
+        self._bogus = 0
+        self._errors = 0
+        self.helo = ""
+        self.extended = False
+        self.tls = False
+        self.transaction = Transaction()
+        self.closing = ""
+
+    def answer(self, verb: bytes, argument: bytes) -> bytes:
+        """The reply to one command, on the wire. `verb` in upper case; `argument` without spaces at its ends."""
+        command = _COMMANDS.get(verb)
+        if command is None:
+            return self._unknown(verb)
+        try:
+            return command(self, argument)
+        except Malformed as error:
+            return self.refuse(replies.malformed(error, sender=verb == b"MAIL"))
+
+    def reset(self, *, tls: bool = False) -> None:
+        """Forget the transaction; under new `tls` also who the client said it was (RFC 3207 4.2)."""
+        self.transaction = Transaction()
+        if tls:
+            self.tls, self.helo = True, ""
+
+    def refuse(self, reply: Reply, *, sender: str = "", recipient: str = "", bogus: bool = False) -> bytes:
+        """Say no, log it, count it; too many end the session."""
+        log.info(
+            "transaction.rejected",
+            code=reply.code,
+            status=reply.status,
+            reply=reply.text,
+            client=self._peer.name,
+            sender=sender,
+            recipient=recipient,
+        )
+        self._bogus += bogus
+        self._errors += reply.permanent
+        if self._bogus >= MAX_BOGUS or self._errors >= MAX_ERRORS:
+            return self._hang_up(replies.TOO_MANY_ERRORS, "errors")
+        return reply.to_wire()
+
+    def _hang_up(self, reply: Reply, reason: str) -> bytes:
+        self.closing = reason
+        return reply.to_wire()
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _helo(self, argument: bytes) -> bytes:
+        return self._introduce(argument, extended=False, reply=self._door.helo)
+
+    def _ehlo(self, argument: bytes) -> bytes:
+        offer_tls = self._door.tls_context is not None and not self.tls
+        return self._introduce(
+            argument, extended=True, reply=self._door.ehlo_starttls if offer_tls else self._door.ehlo
+        )
+
+    def _introduce(self, argument: bytes, *, extended: bool, reply: bytes) -> bytes:
+        # Any name will do: old programs say what they like, and nothing is decided by it.
+        if not argument or len(argument) > _MAX_NAME:
+            return self.refuse(replies.HELO_NAME)
+        self.helo = argument.decode("utf-8", "replace")
+        self.extended = extended
+        self.transaction = Transaction()
+        return reply
+
+    def _mail(self, argument: bytes) -> bytes:
+        if not self.helo:
+            return self.refuse(replies.HELO_FIRST)
+        if self.transaction.route is not None:
+            return self.refuse(replies.MAIL_TWICE)
+        address, size, eight_bit, smtputf8 = parse_mail(argument, extended=self.extended)
+        limit = self._door.settings.max_message_bytes
+        if size > limit:
+            return self.refuse(replies.too_large(limit), sender=address)
+        route = self._door.policy.sender(self._peer, address)
+        if isinstance(route, Reply):
+            return self.refuse(route, sender=address or "<>")
+        transaction = self.transaction
+        transaction.route = route
+        transaction.reverse_path = address
+        transaction.eight_bit = eight_bit
+        transaction.smtputf8 = smtputf8
+        return _SENDER_OK
+
+    def _rcpt(self, argument: bytes) -> bytes:
+        transaction = self.transaction
+        if transaction.route is None:
+            return self.refuse(replies.MAIL_FIRST if self.helo else replies.HELO_FIRST)
+        recipient = parse_rcpt(argument, smtputf8=transaction.smtputf8)
+        recipients = transaction.recipients
+        if len(recipients) >= self._door.settings.max_recipients and recipient not in recipients:
+            # RFC 5321 4.5.3.1.10.  Not logged: the client will send the message to these again.
+            return replies.TOO_MANY_RECIPIENTS.to_wire()
+        recipients[recipient] = None
+        return _RECIPIENT_OK
+
+    def may_send_data(self, argument: bytes) -> bytes | None:
+        """Why DATA cannot be taken now; None: it can."""
+        if argument:
+            return self.refuse(replies.NO_ARGUMENT)
+        if not self.transaction.recipients:
+            return self.refuse(replies.RECIPIENT_FIRST if self.helo else replies.HELO_FIRST)
+        return None
+
+    def may_start_tls(self, argument: bytes, *, alone: bool) -> bytes | None:
+        """Why STARTTLS cannot be taken now; None: it can. `alone`: nothing was sent behind it."""
+        if self._door.tls_context is None:
+            return self.refuse(replies.NOT_OFFERED, bogus=True)
+        if argument:
+            return self.refuse(replies.NO_ARGUMENT)
+        if self.tls:
+            return self.refuse(replies.TLS_ALREADY)
+        if not alone:  # RFC 3207 6: what was injected in front of the handshake must not count as said under it
+            self.closing = "tls injection"
+            return self.refuse(replies.TLS_NOT_ALONE)
+        return None
+
+    def _rset(self, argument: bytes) -> bytes:
+        if argument:
+            return self.refuse(replies.NO_ARGUMENT)
+        self.transaction = Transaction()
+        return _OK
+
+    def _noop(self, argument: bytes) -> bytes:
+        return _OK
+
+    def _vrfy(self, argument: bytes) -> bytes:
+        return replies.CANNOT_VERIFY.to_wire()
+
+    def _help(self, argument: bytes) -> bytes:
+        return replies.HELP.to_wire()
+
+    def _quit(self, argument: bytes) -> bytes:
+        if argument:
+            return self.refuse(replies.NO_ARGUMENT)
+        return self._hang_up(replies.BYE, "quit")
+
+    def _not_offered(self, argument: bytes) -> bytes:
+        return self.refuse(replies.NOT_OFFERED, bogus=True)
+
+    def _unknown(self, verb: bytes) -> bytes:
+        if verb in _HTTP:  # a browser made to talk to us: nothing of what follows may be obeyed
+            self.refuse(replies.NOT_SMTP)
+            return self._hang_up(replies.NOT_SMTP, "not smtp")
+        return self.refuse(replies.UNKNOWN_COMMAND, bogus=True)
+
+
+_COMMANDS: dict[bytes, Callable[[Dialogue, bytes], bytes]] = {
+    b"HELO": Dialogue._helo,
+    b"EHLO": Dialogue._ehlo,
+    b"MAIL": Dialogue._mail,
+    b"RCPT": Dialogue._rcpt,
+    b"RSET": Dialogue._rset,
+    b"NOOP": Dialogue._noop,
+    b"VRFY": Dialogue._vrfy,
+    b"HELP": Dialogue._help,
+    b"QUIT": Dialogue._quit,
+    **dict.fromkeys((b"AUTH", b"BDAT", b"ETRN", b"EXPN", b"SAML", b"SEND", b"SOML", b"TURN"), Dialogue._not_offered),
+}
