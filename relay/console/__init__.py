@@ -1,0 +1,1 @@
+"""Web console: reserved for a later release; nothing listens yet."""

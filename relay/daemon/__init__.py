@@ -1,0 +1,1 @@
+"""Builds every part, runs and supervises them, ends them in order."""

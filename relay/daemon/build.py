@@ -1,0 +1,141 @@
+"""The one place that knows every class: opens everything bottom-up, closes it top-down, also when the middle fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.accounts.directory import Directory
+from relay.config.settings import ListenerSettings, RelaySettings
+from relay.control.context import Control
+from relay.credentials.vault import Vault, open_vault
+from relay.database.engine import Database, open_database
+from relay.dispatch.dispatcher import Dispatcher
+from relay.listener.server import Listener
+from relay.mail.ids import format_id
+from relay.net.server_tls import server_context
+from relay.queue.ledger import DotLedger
+from relay.queue.room import Room
+from relay.queue.spool import FileSpool
+from relay.queue.store import Queue, now_ms
+from relay.submission.smtp.transport import SmtpTransport
+from relay.telemetry import get_logger
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What both the daemon and a command without one work on."""
+
+    database: Database
+    vault: Vault
+    directory: Directory
+    queue: Queue
+    transport: SmtpTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Everything a running daemon consists of, built but not started."""
+
+    core: Core
+    dispatcher: Dispatcher
+    listeners: tuple[Listener, ...]
+    control: Control
+
+
+@asynccontextmanager
+async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Core]:
+    """Lock and open the store, prove that the keys fit, recover the queue.
+
+    Raises StoreLocked, SchemaTooNew, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
+    """
+    path = settings.database.path(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(path, on_lost=on_lost))
+        vault = await open_vault(database, settings.keys_dir, environ=os.environ)
+        if vault.created_key:
+            log.warning(
+                "key.created",
+                key_id=vault.ring.primary.id,
+                path=str(settings.keys_dir),
+                remedy="back this folder up: without its keys no stored password can be read again",
+            )
+        directory = await Directory.open(database, settings.upstream)
+        queue = Queue(
+            database,
+            spool=FileSpool(path.parent / "spool", inline_bytes=settings.queue.inline_bytes),
+            room=Room(
+                path.parent,
+                floor_bytes=settings.queue.min_free_bytes,
+                max_message_bytes=max(door.max_message_bytes for door in settings.doors),
+            ),
+            ledger=DotLedger(path.parent / "dots"),
+            memory_bytes=settings.dispatch.memory_bytes,
+        )
+        in_doubt = await queue.open()
+        for message_id in in_doubt:
+            log.warning(
+                "attempt.in_doubt",
+                message_id=format_id(message_id),
+                possible_duplicate=True,
+                cause="the relay was stopped between the final dot and its reply",
+            )
+        if in_doubt:
+            log.warning("queue.recovered", in_doubt=len(in_doubt))
+
+        transport = SmtpTransport(
+            settings.submission,
+            lambda upstream: vault.fetch(upstream.account_id, "password"),
+            hostname=settings.submission.ehlo_name or socket.gethostname(),
+        )
+        stack.push_async_callback(transport.close)
+        yield Core(database, vault, directory, queue, transport)
+
+
+@asynccontextmanager
+async def open_control(settings: RelaySettings) -> AsyncIterator[Control]:
+    """What a command works on when no daemon runs; keeps a daemon out meanwhile. Raises as `open_core`."""
+    async with open_core(settings, on_lost=lambda error: None) as core:
+        yield _control(settings, core, None)
+        await core.queue.close()
+
+
+@asynccontextmanager
+async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Relay]:
+    """All parts of a daemon; starting and stopping them is `run`'s."""
+    async with open_core(settings, on_lost=on_lost) as core:
+        dispatcher = Dispatcher(
+            settings.dispatch,
+            queue=core.queue,
+            database=core.database,
+            directory=core.directory,
+            transport=core.transport,
+            history_days=settings.queue.history_days,
+            clock=now_ms,
+        )
+        listeners = tuple(_listener(door, core) for door in settings.doors)
+        yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+
+
+def _listener(door: ListenerSettings, core: Core) -> Listener:
+    hostname = door.hostname or socket.gethostname()
+    context = server_context(Path(door.tls_cert), door.tls_key and Path(door.tls_key)) if door.tls_cert else None
+    return Listener(door, core.directory, core.queue, instance_id=hostname, hostname=hostname, tls_context=context)
+
+
+def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None) -> Control:
+    return Control(
+        database=core.database,
+        directory=core.directory,
+        vault=core.vault,
+        queue=core.queue,
+        settings=settings,
+        lanes=dispatcher,
+        transport=core.transport,
+    )

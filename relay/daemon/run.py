@@ -1,0 +1,125 @@
+"""Runs the daemon: starts the parts bottom-up, waits for a signal or a fault, stops them top-down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+
+from relay import __version__
+from relay.config.settings import RelaySettings
+from relay.control.socket import ControlServer
+from relay.credentials.hardening import harden_process
+from relay.daemon.build import Relay, build
+from relay.database.engine import StoreLocked
+from relay.listener.server import Listener
+from relay.mail.errors import RelayError
+from relay.telemetry import configure, flush, get_logger
+
+log = get_logger()
+
+_SESSIONS_GRACE_S = 10.0
+
+
+def serve(settings: RelaySettings) -> int:
+    """Run in the foreground until SIGTERM or SIGINT; 0 after an orderly end, 1 when it could not go on."""
+    configure(settings.log)
+    for problem in harden_process():
+        log.warning("daemon.fault", where="hardening", detail=problem)
+    try:
+        import uvloop
+
+        return uvloop.run(_run(settings))
+    except ImportError:
+        return asyncio.run(_run(settings))
+    except (RelayError, OSError) as error:
+        flush()
+        sys.stderr.write(f"relay: {_why(error)}\n")
+        return 1
+    finally:
+        flush()
+
+
+def _why(error: Exception) -> str:
+    """The one line that says why the start was refused, and the remedy."""
+    if isinstance(error, StoreLocked):
+        return f"{error}; stop that one first (systemctl stop relay, or kill its process)"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"RELAY_LISTENER__PORT: {error.strerror or error}; stop what listens there, or give another port"
+    if isinstance(error, OSError) and error.errno == errno.EACCES:
+        return f"{error}; ports below 1024 and folders of others need rights: give others, or run as their owner"
+    return str(error)
+
+
+async def _run(settings: RelaySettings) -> int:
+    ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def end(status: int) -> None:
+        if not ending.done():
+            ending.set_result(status)
+
+    def lost(error: BaseException) -> None:
+        log.error("storage.lost", detail=str(error), remedy="the relay ends now and recovers at its next start")
+        end(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, 0)
+    log.info("daemon.started", version=__version__, pid=os.getpid(), path=str(settings.data_dir))
+    async with build(settings, on_lost=lost) as relay:
+        server = ControlServer(settings.data_dir, relay.control)
+        try:
+            await _start(relay, server)
+            status = await ending
+        except BaseException:
+            await _stop(relay, server, settings, orderly=False)
+            raise
+        log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
+        await _stop(relay, server, settings, orderly=status == 0)
+    log.info("daemon.stopped", code=status)
+    return status
+
+
+async def _start(relay: Relay, server: ControlServer) -> None:
+    _warn_of_openness(relay)
+    await relay.dispatcher.start()
+    await server.start()
+    for listener in relay.listeners:  # last to start, first to stop
+        await listener.start()
+    log.info(
+        "daemon.ready",
+        port=relay.listeners[0].port,
+        doors=len(relay.listeners),
+        accounts=len(relay.core.directory.accounts()),
+    )
+
+
+def _warn_of_openness(relay: Relay) -> None:
+    if not relay.core.directory.clients():
+        log.warning(
+            "clients.open",
+            cause="no client is defined: every allowed network may use every registered sender",
+            remedy="relay client add NAME --network CIDR --sender PATTERN",
+        )
+
+
+async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *, orderly: bool) -> None:
+    for listener in relay.listeners:
+        listener.stop_accepting()
+    if not orderly:  # the store is lost: nothing could be recorded, the ledger stays for the next start
+        relay.dispatcher.lost()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await relay.dispatcher.stop(0)
+                await _drain(relay.listeners, 1)
+        await server.stop()
+        return
+    await asyncio.gather(_drain(relay.listeners, _SESSIONS_GRACE_S), relay.dispatcher.stop(settings.dispatch.grace_s))
+    await server.stop()
+    await relay.core.queue.close()
+
+
+async def _drain(listeners: tuple[Listener, ...], timeout_s: float) -> None:
+    await asyncio.gather(*(listener.drain(timeout_s) for listener in listeners))

@@ -1,0 +1,1 @@
+"""Which delivery is tried when: lanes, pacing, schedule, verdict."""

@@ -1,0 +1,336 @@
+"""One account's lane: what may be sent now, over how many connections, and what holds it back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+from relay.accounts.model import Upstream
+from relay.config.settings import DispatchSettings
+from relay.dispatch.attempt import Attempt
+from relay.dispatch.pace import Pace, Quota
+from relay.dispatch.schedule import backoff_s, jittered
+from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend
+from relay.mail.outcome import Outcome
+from relay.queue.ledger import LedgerFull
+from relay.queue.model import Message
+from relay.queue.store import Queue
+from relay.submission.transport import Submission, Transport
+
+_CLAIM = 200  # deliveries taken in hand at a time
+_IN_HAND = 500  # messages in hand beyond which fresh ones wait in the store
+_LOW_WATER = 50  # messages in hand below which more are claimed
+_UNLIMITED = 50  # connections, where an account says "no limit"
+_CLAIM_AGAIN_MS = 250  # after a claim that got nothing although something was due
+_STRIKES = 3  # failures in a row after login that make a lane rest
+
+
+class Services(Protocol):
+    """What a lane asks of its dispatcher."""
+
+    queue: Queue
+    transport: Transport
+    settings: DispatchSettings
+
+    def chance(self) -> float: ...
+    def flowing(self) -> bool: ...
+    def settle_expired(self, message: Message) -> bool: ...
+    def belongs(self, message: Message, lane: Lane) -> bool: ...
+    def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]: ...
+    def rested(self, lane: Lane, seconds: float) -> None: ...
+    def failed(self, where: str, error: BaseException) -> None: ...
+
+
+class Lane:
+    """Messages wait in `ready` (in hand) and in the store (due at `next_due`, ms since 1970).
+
+    Until an upstream has proved well (a success since the start, since a rest, since its settings changed) it
+    is given one connection only: a wrong password costs one refused login, an outage one probe.
+    """
+
+    def __init__(self, account_id: int, services: Services) -> None:
+        self.account_id = account_id
+        self.upstream: Upstream | None = None  # None: no such account, nothing can be sent
+        self.suspended = False
+        self.ready: deque[Message] = deque()
+        self.next_due: int | None = None
+        self.active = 0  # messages in an attempt
+        self.workers: set[asyncio.Task[None]] = set()
+        self.resting_until = 0.0  # monotonic
+        self.rest_cause = ""
+        self._services = services
+        self._starting = 0  # workers that did not take yet
+        self._proven = False
+        self._probing = False  # a suspended account's login is being tried
+        self._failures = 0
+        self._strikes = 0
+        self._pace = Pace(0, now=0.0)
+        self.quota = Quota(0)
+        self._refill: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- what changes from outside -------------------------------------------------------------------------
+
+    def configure(self, upstream: Upstream | None, *, suspended: bool) -> None:
+        """The account's settings, credential or health changed, or are known for the first time."""
+        changed = upstream != self.upstream
+        resumed = self.suspended and not suspended
+        if changed and upstream is not None:
+            if self.upstream is None or upstream.per_minute != self.upstream.per_minute:
+                self._pace = Pace(upstream.per_minute, now=time.monotonic())
+            if self.upstream is None or upstream.per_day != self.upstream.per_day:
+                self.quota = Quota(upstream.per_day)
+        self.upstream, self.suspended = upstream, suspended
+        if changed or resumed:
+            self._proven = False
+            self._failures = self._strikes = 0
+            self.resting_until = 0.0
+        self.schedule()
+
+    def willing(self) -> bool:
+        """Should a fresh message come in memory? Not when it would only wait there and take the room of others."""
+        if self.upstream is None or self.suspended or len(self.ready) >= _IN_HAND:
+            return False
+        return self.resting_until <= time.monotonic()
+
+    def push(self, message: Message) -> None:
+        """A message in hand waits here now."""
+        self.ready.append(message)
+        if self._starting == 0 or len(self.ready) > self._starting:
+            self.schedule()
+
+    def backlog(self, due_at: int) -> None:
+        """Something waits in the store, due then."""
+        if self.next_due is None or due_at < self.next_due:
+            self.next_due = due_at
+        self.schedule()
+
+    def probe(self) -> None:
+        """Try a suspended account's login with the next message that waits."""
+        if self.suspended and not self.workers:
+            self._probing = True
+            self._proven = False
+            self.schedule()
+
+    # -- scheduling ----------------------------------------------------------------------------------------
+
+    def schedule(self) -> None:
+        """Start what can be started now; set the timer for what comes next."""
+        if self.upstream is None or (self.suspended and not self._probing) or not self._services.flowing():
+            return
+        wait = self.resting_until - time.monotonic()
+        if wait > 0:
+            self._wake_in(wait)
+            return
+        wait = self._pace.wait_s(time.monotonic())
+        if wait > 0:
+            self._wake_in(wait)
+            return
+        limit = (self.upstream.max_connections or _UNLIMITED) if self._proven else 1
+        while len(self.ready) > self._starting and len(self.workers) < limit:
+            self._start(self.upstream)
+        if len(self.ready) < _LOW_WATER and self.next_due is not None and self._refill is None:
+            wait = self.next_due / 1000 - time.time()
+            if wait <= 0:
+                self._refill = asyncio.create_task(self._claim(), name=f"claim {self.account_id}")
+            elif not self.ready:
+                self._wake_in(wait)
+
+    def _start(self, upstream: Upstream) -> None:
+        self._starting += 1
+        worker = _Worker(self, upstream)
+        task = asyncio.create_task(worker.run(), name=f"lane {self.account_id}")
+        self.workers.add(task)
+        task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self.workers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._services.failed("lane", error)
+            self.rest(None)
+        if not self.workers:
+            self._probing = False
+        self.schedule()
+
+    def _wake_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time() + min(seconds, 3600.0) + 0.001
+        if self._timer is not None:
+            if not self._timer.cancelled() and self._timer.when() <= at and self._timer.when() > loop.time():
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self.schedule)
+
+    async def _claim(self) -> None:
+        try:
+            idle = not self.ready and not self.active
+            claimed, self.next_due = await self._services.queue.claim_due(
+                self.account_id, limit=_CLAIM, at_least_one=idle
+            )
+        except Exception as error:
+            self._services.failed("claim", error)
+            claimed = []
+        self._refill = None
+        self.ready.extend(claimed)
+        if not claimed and self.next_due is not None:  # the memory budget is spent by other lanes, or the store fails
+            self.next_due = max(self.next_due, int(time.time() * 1000) + _CLAIM_AGAIN_MS)
+        self.schedule()
+
+    # -- giving away ---------------------------------------------------------------------------------------
+
+    def take(self, upstream: Upstream) -> Attempt | None:
+        """The next attempt for a connection to `upstream`, or None: empty, held back, or the settings changed."""
+        if upstream != self.upstream or (self.suspended and not self._probing) or not self._services.flowing():
+            return None
+        now = time.monotonic()
+        if self.resting_until > now or (self.active and not self._proven):
+            return None
+        while self.ready:
+            wait = self._pace.wait_s(now)
+            if wait > 0:
+                self._wake_in(wait)
+                return None
+            message = self.ready.popleft()
+            if not self._services.belongs(message, self) or self._services.settle_expired(message):
+                continue
+            message = self._split(message, upstream.recipients_per_transaction)
+            wait = self.quota.wait_s(len(message.deliveries), time.time())
+            if wait > 0:
+                self.ready.appendleft(message)
+                self._rest_for(wait, "quota-local")
+                return None
+            self._pace.spend()
+            self.active += 1
+            content = message.content
+            body = content.inline if content.inline is not None else self._services.queue.spool_path(content)
+            return Attempt(
+                message.id,
+                message.reverse_path,
+                tuple([delivery.recipient for delivery in message.deliveries]),
+                body,
+                content.size,
+                message.eight_bit,
+                message.smtputf8,
+                message,
+                upstream,
+                now,
+            )
+        if self.next_due is not None:
+            self.schedule()
+        return None
+
+    def _split(self, message: Message, most: int) -> Message:
+        """The first `most` recipients; the others stay in front as a message of their own."""
+        if len(message.deliveries) <= most:
+            return message
+        rest = Message(
+            message.id,
+            message.account_id,
+            message.reverse_path,
+            message.header_message_id,
+            message.client,
+            message.content,
+            message.eight_bit,
+            message.smtputf8,
+            message.accepted_at,
+            message.deliveries[most:],
+            message.held_bytes,
+        )
+        message.deliveries = message.deliveries[:most]
+        message.held_bytes = 0
+        self.ready.appendleft(rest)
+        return message
+
+    def report(self, attempt: Attempt, outcomes: Sequence[Outcome]) -> None:
+        """The outcome of an attempt that `take` gave."""
+        self.active -= 1
+        action, cause = self._services.finished(self, attempt, outcomes)
+        match action:
+            case None:
+                pass
+            case Rest(seconds):
+                self.rest(seconds, cause)
+            case Strike():
+                self._strikes += 1
+                if self._strikes >= _STRIKES:
+                    self.rest(None, cause)
+            case Suspend():
+                self.suspended = True
+                self._probing = self._proven = False
+
+    def well(self) -> None:
+        """An attempt got through: the upstream takes mail from this account."""
+        self._failures = self._strikes = 0
+        if not self._proven:
+            self._proven = True
+            self.schedule()
+
+    def rest(self, seconds: float | None, cause: str = "") -> None:
+        """Send nothing for about so long, then begin with one connection.
+
+        The first failure rests for `seconds` (None: the first step of the back-off), each further one in a row
+        for twice as long, within the settings' longest wait.
+        """
+        settings = self._services.settings
+        self._failures += 1
+        first_s = settings.first_retry_s if seconds is None else seconds
+        grown = backoff_s(self._failures, first_s=first_s, longest_s=settings.max_retry_s)
+        self._rest_for(jittered(grown, self._services.chance()), cause)
+
+    def _rest_for(self, seconds: float, cause: str) -> None:
+        self._proven = False
+        self._strikes = 0
+        until = time.monotonic() + seconds
+        if until > self.resting_until:
+            self.resting_until, self.rest_cause = until, cause
+            self._services.rested(self, seconds)
+        self._wake_in(self.resting_until - time.monotonic())
+
+    def stop(self) -> None:
+        """No more timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Worker:
+    """The lane as one connection sees it (submission.transport.Source)."""
+
+    __slots__ = ("_lane", "_took", "_upstream")
+
+    def __init__(self, lane: Lane, upstream: Upstream) -> None:
+        self._lane, self._upstream, self._took = lane, upstream, False
+
+    async def run(self) -> None:
+        try:
+            await self._lane._services.transport.carry(self._upstream, self)
+        finally:
+            self._begun()
+
+    def _begun(self) -> None:
+        if not self._took:
+            self._took = True
+            self._lane._starting -= 1
+
+    def take(self) -> Submission | None:
+        self._begun()
+        return self._lane.take(self._upstream)
+
+    def before_dot(self, submission: Submission) -> Awaitable[bool] | bool:
+        assert isinstance(submission, Attempt)
+        queue = self._lane._services.queue
+        if not queue.leased():
+            return False
+        try:
+            submission.slot = queue.dot(submission.message_id)
+        except LedgerFull:
+            return False
+        if submission.upstream.in_doubt == "hold":
+            return queue.mark_dot(submission.message)
+        return True
+
+    def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:
+        assert isinstance(submission, Attempt)
+        self._lane.report(submission, outcomes)

@@ -1,0 +1,189 @@
+"""Turns outcomes into settlements, log lines and counters: one place says what happened to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from relay.accounts.model import Upstream
+from relay.config.settings import DispatchSettings
+from relay.diagnosis import Diagnosis, diagnose
+from relay.dispatch.attempt import Attempt, Facts
+from relay.dispatch.schedule import backoff_s, jittered
+from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend, Verdict, decide
+from relay.mail.ids import format_id
+from relay.mail.outcome import Accepted, Outcome, Unreachable
+from relay.queue.model import Delivery, Settlement, State
+from relay.telemetry import get_logger
+from relay.telemetry.counters import count
+
+log = get_logger()
+
+_STRENGTH: dict[type, int] = {Strike: 1, Rest: 2, Suspend: 3}
+
+
+@dataclass(slots=True)
+class Record:
+    """What an attempt led to. `again`: deliveries to try at once, nothing to write down for them."""
+
+    settlements: list[Settlement] = field(default_factory=list)
+    again: list[Delivery] = field(default_factory=list)
+    lane: LaneAction = None
+    diagnosis: Diagnosis | None = None  # of the strongest lane action
+    reply: str = ""
+    accepted: int = 0
+    due_at: int | None = None  # the earliest deferral, ms since 1970
+
+
+def record(
+    attempt: Attempt, outcomes: Sequence[Outcome], *, settings: DispatchSettings, now: int, chance: float
+) -> Record:
+    """Decide and log for each recipient. `now` is ms since 1970, `chance` uniform in 0..1."""
+    result = Record()
+    partly = any(isinstance(outcome, Accepted) for outcome in outcomes)
+    elapsed = attempt.elapsed_ms
+    shown = format_id(attempt.message_id)
+    upstream, message = attempt.upstream, attempt.message
+    previous: Outcome | None = None
+    facts: Facts | None = None
+    diagnosis: Diagnosis | None = None
+    for delivery, outcome in zip(message.deliveries, outcomes, strict=True):
+        if outcome is not previous or facts is None:  # the same value for all recipients is the usual case
+            previous = outcome
+            facts = Facts.of(outcome)
+            diagnosis = None if isinstance(outcome, Accepted) else diagnose(outcome, provider=upstream.provider)
+            _log_attempt(attempt, shown, facts, diagnosis, elapsed)
+        verdict = decide(outcome, diagnosis, in_doubt=upstream.in_doubt, partly=partly)
+        if isinstance(outcome, Unreachable) and not outcome.counted:
+            result.again.append(delivery)
+            continue
+        settlement = _settle(delivery, verdict, facts, diagnosis, message.accepted_at, settings, now, chance, elapsed)
+        result.settlements.append(settlement)
+        result.accepted += settlement.state is State.RELAYED
+        if settlement.state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED):
+            result.due_at = min(result.due_at or settlement.due_at, settlement.due_at)
+        if _STRENGTH.get(type(verdict.lane), 0) > _STRENGTH.get(type(result.lane), 0):
+            result.lane, result.diagnosis, result.reply = verdict.lane, diagnosis, _quoted(facts)
+        _log_delivery(shown, attempt, delivery, settlement, facts, diagnosis, upstream, now)
+    return result
+
+
+def _settle(
+    delivery: Delivery,
+    verdict: Verdict,
+    facts: Facts,
+    diagnosis: Diagnosis | None,
+    accepted_at: int,
+    settings: DispatchSettings,
+    now: int,
+    chance: float,
+    elapsed: int,
+) -> Settlement:
+    state, due_at = verdict.state, now
+    if state in (State.DEFERRED, State.IN_DOUBT) and not verdict.at_once:
+        first_s = (diagnosis.pause_for_s if diagnosis is not None else None) or settings.first_retry_s
+        wait = backoff_s(delivery.attempts + 1, first_s=first_s, longest_s=settings.max_retry_s)
+        due_at = now + int(jittered(wait, chance) * 1000)
+    if state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED) and now - accepted_at >= settings.lifetime_s * 1000:
+        state = State.EXPIRED
+    if state is State.HELD:
+        due_at = 1 << 52
+    entry = facts.record(diagnosis.id if diagnosis is not None else "", elapsed)
+    doubtful = verdict.possible_duplicate or delivery.possible_duplicate
+    return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful)
+
+
+def _log_attempt(attempt: Attempt, shown: str, facts: Facts, diagnosis: Diagnosis | None, elapsed: int) -> None:
+    common = {
+        "message_id": shown,
+        "account": attempt.upstream.account,
+        "sender": attempt.reverse_path,
+        "recipients": len(attempt.recipients),
+        "attempt": attempt.message.deliveries[0].attempts + 1,
+        "elapsed_ms": elapsed,
+    }
+    again = attempt.message.deliveries[0].possible_duplicate
+    if again:
+        common["possible_duplicate"] = True
+        count("relay_possible_duplicates_total")
+    if diagnosis is None:
+        log.info("attempt.accepted", code=facts.code, status=facts.status, reply=facts.reply, **common)
+        return
+    event = f"attempt.{facts.outcome}"
+    if facts.outcome == "in_doubt":
+        common["possible_duplicate"] = True
+    log.info(
+        event,
+        stage=facts.stage,
+        code=facts.code,
+        status=facts.status,
+        reply=facts.reply,
+        cause=diagnosis.cause,
+        remedy=diagnosis.id,
+        **common,
+    )
+
+
+_EVENTS = {
+    State.RELAYED: "delivery.relayed",
+    State.DEFERRED: "delivery.deferred",
+    State.QUEUED: "delivery.deferred",
+    State.IN_DOUBT: "delivery.deferred",
+    State.BOUNCED: "delivery.bounced",
+    State.HELD: "delivery.held",
+    State.EXPIRED: "delivery.expired",
+}
+
+
+def _log_delivery(
+    shown: str,
+    attempt: Attempt,
+    delivery: Delivery,
+    settlement: Settlement,
+    facts: Facts,
+    diagnosis: Diagnosis | None,
+    upstream: Upstream,
+    now: int,
+) -> None:
+    event = _EVENTS[settlement.state]
+    count("relay_deliveries_total", account=upstream.account, outcome=event.partition(".")[2])
+    more: dict[str, object] = {}
+    if settlement.possible_duplicate:
+        more["possible_duplicate"] = True
+    if diagnosis is None:
+        log.info(
+            event,
+            message_id=shown,
+            account=upstream.account,
+            sender=attempt.reverse_path,
+            recipient=delivery.recipient,
+            code=facts.code,
+            status=facts.status,
+            reply=facts.reply,
+            attempt=delivery.attempts + 1,
+            elapsed_ms=now - attempt.message.accepted_at,
+            **more,
+        )
+        return
+    if settlement.state in (State.DEFERRED, State.IN_DOUBT):
+        more["retry_in_s"] = max(0, settlement.due_at - now) // 1000
+    final = settlement.state in (State.BOUNCED, State.EXPIRED, State.HELD)
+    (log.warning if final else log.info)(
+        event,
+        message_id=shown,
+        account=upstream.account,
+        sender=attempt.reverse_path,
+        recipient=delivery.recipient,
+        code=facts.code,
+        status=facts.status,
+        reply=facts.reply,
+        cause=diagnosis.cause,
+        remedy=diagnosis.id,
+        attempt=delivery.attempts + 1,
+        elapsed_ms=now - attempt.message.accepted_at,
+        **more,
+    )
+
+
+def _quoted(facts: Facts) -> str:
+    return " ".join(part for part in (str(facts.code or ""), facts.status, facts.reply) if part)
