@@ -144,20 +144,23 @@ def bump_revision(connection: Connection, account_id: int) -> int:
 def add_sender(
     connection: Connection, pattern: str, account_id: int, *, now_ms: int, from_policy: FromPolicy = "keep"
 ) -> str:
-    """Route a pattern to an account; the pattern in its stored form.
+    """Route a pattern to an account; the pattern in its stored form. Saying it again changes its From policy alone.
 
     Raises BadPattern, BadSetting, AccountNotFound, SenderExists.
     """
     pattern = normalise_pattern(pattern)
     checking.checked_from_policy(from_policy)
     get_account(connection, account_id)
-    holder = connection.scalar(
-        select(accounts.c.address)
+    holder = connection.execute(
+        select(accounts.c.id, accounts.c.address)
         .join(senders, senders.c.account_id == accounts.c.id)
         .where(senders.c.pattern == pattern)
-    )
+    ).first()
+    if holder is not None and holder.id != account_id:
+        raise SenderExists(pattern, holder.address)
     if holder is not None:
-        raise SenderExists(pattern, holder)
+        connection.execute(update(senders).where(senders.c.pattern == pattern).values(from_policy=from_policy))
+        return pattern
     values = {"pattern": pattern, "account_id": account_id, "from_policy": from_policy, "created_at": now_ms}
     connection.execute(insert(senders).values(**values))
     return pattern

@@ -115,7 +115,7 @@ def _connect_readers(path: Path) -> Engine:
 def _lock(data_dir: Path) -> IO[str]:
     """Take the lock that keeps a second process off the store; released when the file is closed."""
     path = data_dir / "relay.lock"
-    handle = open(path, "a+", encoding="ascii")  # noqa: SIM115: held until the store closes
+    handle = open(path, "a+", encoding="ascii")  # noqa: SIM115 - held until the store closes
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

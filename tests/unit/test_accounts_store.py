@@ -206,8 +206,11 @@ def test_a_sender_is_stored_normalised_and_once(connection):
     account_id = add(connection)
     assert store.add_sender(connection, "@Example.COM", account_id, now_ms=NOW, from_policy="rewrite") == "@example.com"
     assert store.load(connection).senders == (Sender("@example.com", account_id, "rewrite", NOW),)
+    assert store.add_sender(connection, "@EXAMPLE.com", account_id, now_ms=NOW + 1) == "@example.com"
+    assert store.load(connection).senders == (Sender("@example.com", account_id, "keep", NOW),)
+    other = add(connection, "bob@example.com")
     with pytest.raises(SenderExists) as caught:
-        store.add_sender(connection, "@EXAMPLE.com", account_id, now_ms=NOW)
+        store.add_sender(connection, "@EXAMPLE.com", other, now_ms=NOW)
     assert (caught.value.pattern, caught.value.account) == ("@example.com", "ann@example.com")
     with pytest.raises(BadPattern):
         store.add_sender(connection, "example.com", account_id, now_ms=NOW)

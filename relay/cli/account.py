@@ -1,0 +1,293 @@
+"""`relay account …`: mailboxes at providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli.asking import PasswordFile, read_password
+from relay.cli.output import Json, complain, facts, moment, note, print_json, say, steps, table
+from relay.cli.session import perform
+from relay.control.refusal import ControlError
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The account: its mailbox address.")]
+Provider = Annotated[str | None, typer.Option("--provider", help="Preset: m365, gmail, … or custom.")]
+Host = Annotated[str | None, typer.Option("--host", help="Submission server, instead of the preset's.")]
+Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Its port.")]
+Tls = Annotated[str | None, typer.Option("--tls", metavar="starttls|implicit", help="How the connection is encrypted.")]
+Trust = Annotated[
+    str | None,
+    typer.Option("--trust", metavar="CA.pem|sha256:…|name:HOST", help="What its certificate is checked against."),
+]
+Login = Annotated[str | None, typer.Option("--login", help="User name to log in with, instead of the address.")]
+MaxConnections = Annotated[int | None, typer.Option("--max-connections", min=0, help="At a time; 0: no limit.")]
+PerMinute = Annotated[int | None, typer.Option("--per-minute", min=0, help="Messages a minute; 0: no limit.")]
+PerDay = Annotated[int | None, typer.Option("--per-day", min=0, help="Recipients in 24 hours; 0: no limit.")]
+InDoubt = Annotated[
+    str | None,
+    typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
+]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands."""
+    group.command("add", epilog="Example: relay account add billing@example.com --provider m365")(add)
+    group.command("set", epilog="Example: relay account set billing@example.com --per-minute 20 --default host")(change)
+    group.command("list", epilog="Example: relay account list")(list_)
+    group.command("show", epilog="Example: relay account show billing@example.com")(show)
+    group.command("test", epilog="Example: relay account test billing@example.com --to me@example.com")(try_mail)
+    group.command("set-password", epilog="Example: relay account set-password billing@example.com --password-file -")(
+        set_password
+    )
+    group.command("connect", epilog="Example: relay account connect billing@example.com")(connect)
+    group.command("suspend", epilog="Example: relay account suspend billing@example.com")(suspend)
+    group.command("resume", epilog="Example: relay account resume billing@example.com")(resume)
+    group.command("remove", epilog="Example: relay account remove billing@example.com")(remove)
+
+
+def add(
+    address: Address,
+    provider: Provider = None,
+    host: Host = None,
+    port: Port = None,
+    tls: Tls = None,
+    trust: Trust = None,
+    login: Login = None,
+    auth: Annotated[
+        str,
+        typer.Option("--auth", metavar="password|none", help="How to log in; none: the server asks for no login."),
+    ] = "password",
+    password_file: PasswordFile = None,
+    max_connections: MaxConnections = None,
+    per_minute: PerMinute = None,
+    per_day: PerDay = None,
+    in_doubt: InDoubt = None,
+    sender: Annotated[
+        bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Add an account. The password comes from a prompt, a file or standard input, never from the command line."""
+    arguments: dict[str, Any] = {
+        "address": address,
+        "provider": provider,
+        "host": host,
+        "port": port,
+        "tls": tls,
+        "trust": _trust(trust),
+        "login": login,
+        "auth": auth,
+        "max_connections": max_connections,
+        "per_minute": per_minute,
+        "per_day": per_day,
+        "in_doubt": in_doubt,
+        "sender": sender,
+    }
+    if auth == "password":
+        arguments["password"] = read_password(password_file, address)
+    result = perform("account.add", arguments)
+    if as_json:
+        print_json(result)
+        return
+    say(f"Added {result['address']}: {_where(result)}, login {result['login']}.")
+    if result["senders"]:
+        say(f"Mail from {', '.join(result['senders'])} goes through it.")
+    else:
+        say(f"No sender uses it yet: relay sender add ADDRESS {result['address']}")
+    if result["hint"]:
+        note(f"This looks like an address at {result['hint']}: relay account set {address} --provider {result['hint']}")
+    say(f"Try it: relay account test {result['address']}")
+
+
+def change(
+    address: Address,
+    provider: Provider = None,
+    host: Host = None,
+    port: Port = None,
+    tls: Tls = None,
+    trust: Trust = None,
+    login: Login = None,
+    max_connections: MaxConnections = None,
+    per_minute: PerMinute = None,
+    per_day: PerDay = None,
+    in_doubt: InDoubt = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change an account's settings; mail that waits already uses them."""
+    result = perform(
+        "account.set",
+        {
+            "account": address,
+            "provider": provider,
+            "host": host,
+            "port": port,
+            "tls": tls,
+            "trust": _trust(trust),
+            "login": login,
+            "max_connections": max_connections,
+            "per_minute": per_minute,
+            "per_day": per_day,
+            "in_doubt": in_doubt,
+            "defaults": [name.replace("-", "_") for name in default or []],
+        },
+    )
+    if as_json:
+        print_json(result)
+    else:
+        say(f"Changed {result['address']}: {_where(result)}, login {result['login']}.")
+
+
+def list_(as_json: Json = False) -> None:
+    """Every account, and how it is doing."""
+    result = perform("account.list", {})
+    if as_json:
+        print_json(result)
+        return
+    table(
+        ("ACCOUNT", "PROVIDER", "UPSTREAM", "STATE", "WAITING", "SENDERS"),
+        [
+            (entry["address"], entry["provider"], _where(entry), _state(entry), entry["waiting"], len(entry["senders"]))
+            for entry in result
+        ],
+        nothing="No account yet: relay account add ADDRESS",
+    )
+
+
+def show(address: Address, as_json: Json = False) -> None:
+    """One account with its settings, state and senders; never its password."""
+    entry = perform("account.show", {"account": address})
+    if as_json:
+        print_json(entry)
+        return
+    lane = entry["lane"] or {}
+    facts(
+        [
+            ("Account", entry["address"]),
+            ("Provider", entry["provider"]),
+            ("Upstream", _where(entry)),
+            ("Certificate", entry["trust"] or ("checked against the system's CAs" if entry["tls"] != "none" else "")),
+            ("Login", entry["login"]),
+            ("Authentication", entry["auth"]),
+            ("Stored", ", ".join(entry["secrets"]) or "no secret"),
+            ("Connections", entry["max_connections"] or "no limit"),
+            ("Per minute", entry["per_minute"] or "no limit"),
+            ("Per day", entry["per_day"] or "no limit"),
+            ("In doubt", entry["in_doubt"]),
+            ("State", _state(entry)),
+            ("Since", moment(entry["state_since"])),
+            ("Reply", entry["state_reply"]),
+            ("Cause", entry["cause"]),
+            ("Waiting", entry["waiting"]),
+            ("Lane", ", ".join(f"{name} {value}" for name, value in lane.items() if value)),
+            ("Senders", ", ".join(entry["senders"]) or "none"),
+        ]
+    )
+    if entry["remedy"]:
+        say("What to do:")
+        steps(entry["remedy"])
+
+
+def try_mail(
+    address: Address,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="ADDR", help="Who gets it; the account itself if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send a real test mail, and show each step; on failure its cause and what to do."""
+
+    def told(step: Mapping[str, Any]) -> None:
+        if not as_json:
+            say(f"{'ok    ' if step['ok'] else 'FAILED'}  {step['step']:<8}  {step['detail']}")
+
+    result = perform("account.test", {"account": address, "to": to}, told)
+    if as_json:
+        print_json(result)
+    elif result["ok"]:
+        say(f"The upstream took the test mail to {result['to']}: {result['reply']}")
+    if result.get("resumed"):
+        note(f"{result['account']} was suspended and goes on now.")
+    elif result["ok"] and result["state"] == "suspended":
+        note(f"{result['account']} is still suspended: relay account resume {result['account']}")
+    if not result["ok"]:
+        if not as_json:
+            say(f"Cause: {result['cause']}")
+            say("What to do:")
+            steps(result["remedy"])
+        # What the relay does by itself with mail that waits is no remedy for a person who tests.
+        first = next((step for step in result["remedy"] if not step.startswith("Automatic")), "see the daemon's log")
+        complain(f"the test failed at {result['failed_at']}: {result['reply']}; {first}")
+        raise typer.Exit(1)
+
+
+def set_password(address: Address, password_file: PasswordFile = None, as_json: Json = False) -> None:
+    """Store a new password; an account that was suspended for its login goes on at once."""
+    password = read_password(password_file, address)
+    result = perform("account.set_password", {"account": address, "password": password})
+    if as_json:
+        print_json(result)
+    else:
+        say(f"Stored the new password of {result['account']}.")
+        if result["resumed"]:
+            say("It was suspended and goes on now.")
+
+
+def connect(address: Address, as_json: Json = False) -> None:
+    """Sign in with OAuth (not in this release)."""
+    raise ControlError(
+        f"OAuth sign-in is not in this release, {address} was not changed",
+        "use an app password with `relay account set-password`",
+    )
+
+
+def suspend(address: Address, as_json: Json = False) -> None:
+    """Stop sending for an account; its mail waits."""
+    result = perform("account.suspend", {"account": address})
+    print_json(result) if as_json else say(f"{result['account']} is suspended; its mail waits.")
+
+
+def resume(address: Address, as_json: Json = False) -> None:
+    """Let an account send again."""
+    result = perform("account.resume", {"account": address})
+    print_json(result) if as_json else say(f"{result['account']} sends again; {result['waiting']} waiting.")
+
+
+def remove(
+    address: Address,
+    force: Annotated[bool, typer.Option("--force", help="Also remove the senders that use it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove an account, its own sender entry and its stored password."""
+    result = perform("account.remove", {"account": address, "force": force})
+    if as_json:
+        print_json(result)
+        return
+    say(f"Removed {result['account']} and its stored password.")
+    if result["senders"]:
+        say(f"No longer registered as senders: {', '.join(result['senders'])}")
+
+
+def _trust(given: str | None) -> str | None:
+    """A CA file is named by its full path: the daemon stands in another folder."""
+    if given is None or given.lower().startswith(("sha256:", "name:")):
+        return given
+    path = Path(given).expanduser()
+    return str(path.absolute()) if path.is_file() else given
+
+
+def _where(entry: Mapping[str, Any]) -> str:
+    return f"{entry['host']}:{entry['port']} {entry['tls']}"
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    if entry["state"] == "suspended":
+        return f"suspended ({entry['state_cause']})" if entry["state_cause"] else "suspended"
+    resting = (entry["lane"] or {}).get("resting_s")
+    return f"resting {resting}s" if resting else str(entry["state"])

@@ -1,0 +1,59 @@
+"""Reads a secret: from a prompt, a file, or standard input; never from the command line or the environment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay.control.refusal import ControlError
+
+PasswordFile = Annotated[
+    str | None,
+    typer.Option("--password-file", metavar="F|-", help="Read the password from this file, or - for standard input."),
+]
+
+_MAX_BYTES = 65_536
+
+
+def read_password(source: str | None, owner: str) -> str:
+    """The password of `owner`, one line end at its end taken off. Raises ControlError, typer.BadParameter."""
+    if source is None:
+        return _from_prompt(owner)
+    try:
+        if source == "-":
+            raw = sys.stdin.buffer.read(_MAX_BYTES + 1)
+        else:
+            with Path(source).expanduser().open("rb") as file:
+                raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ControlError(
+            f"the password file cannot be read: {error.strerror}", "give a readable file, or -"
+        ) from None
+    return _checked(raw)
+
+
+def _from_prompt(owner: str) -> str:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("is needed when standard input is no terminal", param_hint="--password-file")
+    import getpass
+
+    first = getpass.getpass(f"Password of {owner}: ")
+    if first != getpass.getpass("Again: "):
+        raise ControlError("the two passwords differ", "type it again")
+    return _checked(first.encode("utf-8", "surrogateescape"))
+
+
+def _checked(raw: bytes) -> str:
+    if len(raw) > _MAX_BYTES:
+        raise ControlError("the password is longer than 64 KiB", "give the file that holds only the password")
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise ControlError("the password is not UTF-8", "convert the file to UTF-8") from None
+    if not text:
+        raise ControlError("the password is empty", "give the mailbox's password or app password")
+    return text

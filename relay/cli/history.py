@@ -1,0 +1,117 @@
+"""`relay trace`, `relay explain`, `relay audit`: what happened, what it means, who did it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli.output import Json, facts, moment, print_json, say, steps, table
+from relay.cli.queue import message_lines
+from relay.cli.session import perform
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("trace", epilog="Example: relay trace 02vm3h2c5x000")(trace)
+    app.command("explain", epilog='Example: relay explain "535 5.7.139 Authentication unsuccessful"')(explain)
+    app.command("audit", epilog="Example: relay audit --since 7d")(audit)
+
+
+def trace(
+    message_id: Annotated[str, typer.Argument(metavar="ID|Message-ID", help="Our id, or the Message-ID header.")],
+    as_json: Json = False,
+) -> None:
+    """Everything that happened to one message, in order."""
+    result = perform("trace", {"id": message_id})
+    if as_json:
+        print_json(result)
+        return
+    for number, message in enumerate(result):
+        if number:
+            say()
+        facts(message_lines(message))
+        for event in message["events"]:
+            _tell(event)
+
+
+def _tell(event: dict[str, Any]) -> None:
+    at = moment(event["at"]) or "now".ljust(20)
+    name = event["event"]
+    if name == "accepted":
+        say(f"{at}  accepted from {event['client']}")
+    elif name.startswith("attempt."):
+        reply = " ".join(part for part in (str(event["code"] or ""), event["status"], event["reply"]) if part)
+        outcome = name.removeprefix("attempt.").replace("_", " ")
+        say(f"{at}  attempt {event['attempt']} for {event['recipient']} through {event['account']}: {outcome}")
+        say(f"{'':20}    at {event['stage']}, after {event['elapsed_ms']} ms: {reply}")
+        if event["cause"]:
+            say(f"{'':20}    cause: {event['cause']}")
+        for number, step in enumerate(event["steps"], 1):
+            say(f"{'':20}    {number}. {step}")
+    elif name == "waiting":
+        say(f"{at}  {event['recipient']} is {event['state'].replace('_', ' ')}{_until(event)}")
+    elif "by" in event:
+        say(f"{at}  {name} by {event['by']}")
+    else:
+        say(f"{at}  {event['recipient']} {name}")
+
+
+def _until(event: dict[str, Any]) -> str:
+    if event["account_state"] == "suspended":
+        return f": account {event['account']} is suspended (relay account show {event['account']})"
+    if event["next_attempt_at"] is None:
+        return ""
+    return f", next attempt {moment(event['next_attempt_at'])}"
+
+
+def explain(
+    reply: Annotated[list[str], typer.Argument(metavar="REPLY", help="What the upstream said, as seen in a log.")],
+    as_json: Json = False,
+) -> None:
+    """What an upstream's reply means, who must act, and what to do. Asks nobody and needs no daemon."""
+    from relay.control.explain import explained
+
+    result = explained(" ".join(reply))
+    if as_json:
+        print_json(result)
+        return
+    facts(
+        [
+            ("Entry", f"{result['id']} ({result['provider']})" if result["provider"] else result["id"]),
+            ("Cause", result["cause"]),
+            ("Who must act", result["who"]),
+            ("What happens", result["what_happens"]),
+        ]
+    )
+    if result["remedy"]:
+        say("What to do:")
+        steps(result["remedy"])
+
+
+def audit(
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="AGE|TIME", help="30m, 2h, 7d, or 2026-11-23T08:00:00 (UTC).")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most entries.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Who changed what, and when."""
+    result = perform("audit", {"since": since, "limit": limit})
+    if as_json:
+        print_json(result)
+        return
+    table(
+        ("TIME", "WHO", "ACTION", "TARGET", "DETAIL"),
+        [
+            (
+                moment(entry["at"]),
+                entry["actor"],
+                entry["action"],
+                entry["target"],
+                " ".join(f"{name}={value}" for name, value in entry["detail"].items()),
+            )
+            for entry in result
+        ],
+        nothing="Nothing was changed.",
+    )

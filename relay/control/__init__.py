@@ -1,0 +1,1 @@
+"""Operator actions, one audited function each; command line and console only call these."""

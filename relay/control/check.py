@@ -1,0 +1,139 @@
+"""Looks at everything that can be looked at without sending mail, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from relay.accounts.model import Account, AccountState
+from relay.config.check import warnings as doubtful
+from relay.control.context import Control
+from relay.control.probing import log_in, said
+from relay.database.migration import HEAD
+from relay.diagnosis import diagnose
+
+_AT_ONCE = 8  # logins at a time
+_LOGIN_S = 60.0
+_NO_CLIENT = "no client is defined: any allowed network may use any registered sender"
+
+
+async def check(control: Control, *, login: bool = True) -> list[dict[str, Any]]:
+    """Settings, keys, database, every secret, every upstream (logged in to, unless `login` is False).
+
+    Each line {item, status: ok | warning | failed, text, remedy} also goes to `control.progress` at once.
+    """
+    lines: list[dict[str, Any]] = []
+
+    def line(item: str, status: str, words: str, remedy: str = "") -> None:
+        entry = {"item": item, "status": status, "text": words, "remedy": remedy}
+        lines.append(entry)
+        control.progress(entry)
+
+    _settings(control, line)
+    await _keys(control, line)
+    await _database(control, line)
+    await _secrets(control, line)
+    await _upstreams(control, line, login=login)
+    _routes(control, line)
+    return lines
+
+
+def _settings(control: Control, line: Any) -> None:
+    line("settings", "ok", f"data in {control.settings.data_dir}")
+    for warning in doubtful(control.settings):
+        words, _, remedy = warning.partition("; ")
+        line("settings", "warning", words, remedy)
+
+
+async def _keys(control: Control, line: Any) -> None:
+    ring = control.vault.ring
+    line("keys", "ok", f"{len(ring.ids)} in the key ring, primary {ring.primary.id}")
+    if control.vault.created_key:
+        line("keys", "warning", "the first key was made just now", f"back up {control.settings.keys_dir}")
+
+
+async def _database(control: Control, line: Any) -> None:
+    def examine(connection: Connection) -> list[str]:
+        return [str(row[0]) for row in connection.execute(text("PRAGMA quick_check(5)"))]
+
+    found = await control.database.read(examine)
+    if found == ["ok"]:
+        line("database", "ok", f"{control.database.path} is sound, schema {HEAD}")
+    else:
+        line("database", "failed", f"{control.database.path} is damaged: {found[0]}", "restore a backup")
+    if not control.queue.has_room():
+        line("storage", "failed", "free space is below the floor: mail is answered with 452", "free some space")
+
+
+async def _secrets(control: Control, line: Any) -> None:
+    problems = await control.vault.verify()
+    for problem in problems:
+        account = control.directory.account(problem.account_id)
+        name = account.address if account is not None else f"account {problem.account_id}"
+        words = f"the {problem.kind} of {name} does not open with key {problem.key_id} ({problem.cause})"
+        remedy = (
+            "put the right key file back" if problem.cause != "unreadable" else f"relay account set-password {name}"
+        )
+        line("secrets", "failed", words, remedy)
+    if not problems:
+        count = sum((await control.vault.key_usage()).values())
+        line("secrets", "ok", f"{count} stored, every one opens")
+
+
+async def _upstreams(control: Control, line: Any, *, login: bool) -> None:
+    accounts = control.directory.accounts()
+    if not accounts:
+        line("accounts", "warning", "there is no account yet", "relay account add ADDRESS")
+    if login:
+        slots = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for account in accounts:
+                group.create_task(_upstream(control, account, line, slots))
+    for account in accounts:
+        upstream = control.directory.upstream(account)
+        if account.state is AccountState.SUSPENDED:
+            words = f"{account.address} is suspended ({account.state_cause})"
+            line("account", "warning", words, f"relay account show {account.address}")
+        if upstream.tls == "none":
+            words = f"{account.address} talks to {upstream.host} in clear text"
+            line("account", "warning", words, f"relay account set {account.address} --tls starttls")
+
+
+async def _upstream(control: Control, account: Account, line: Any, slots: asyncio.Semaphore) -> None:
+    upstream = control.directory.upstream(account)
+    where = f"{account.address} at {upstream.host}:{upstream.port}"
+    if upstream.auth == "password" and "password" not in await control.vault.kinds(account.id):
+        line("account", "failed", f"{where}: no password is stored", f"relay account set-password {account.address}")
+        return
+    quiet = control.asked_by(control.actor, lambda _: None)
+    async with slots:
+        try:
+            async with asyncio.timeout(_LOGIN_S):
+                outcome = await log_in(quiet, upstream)
+        except TimeoutError:
+            line("account", "failed", f"{where}: no answer within {_LOGIN_S:g} seconds", "check network and firewall")
+            return
+    if outcome is None:
+        done = "logged in" if upstream.auth != "none" else "reachable, no login needed"
+        line("account", "ok", f"{where}: {done}")
+        return
+    diagnosis = diagnose(outcome, provider=upstream.provider)
+    remedy = diagnosis.remedy[0] if diagnosis.remedy else "see `relay explain`"
+    line("account", "failed", f"{where}: {said(outcome)} ({diagnosis.cause})", remedy)
+
+
+def _routes(control: Control, line: Any) -> None:
+    senders, clients = control.directory.senders(), control.directory.clients()
+    used = {sender.account_id for sender in senders}
+    for account in control.directory.accounts():
+        if account.id not in used:
+            words = f"no sender goes through {account.address}"
+            line("senders", "warning", words, f"relay sender add PATTERN {account.address}")
+    if senders:
+        line("senders", "ok", f"{len(senders)} registered")
+    if clients:
+        line("clients", "ok", f"{len(clients)} defined")
+    else:
+        line("clients", "warning", _NO_CLIENT, "relay client add NAME --network CIDR --sender PATTERN")

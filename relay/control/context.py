@@ -1,0 +1,120 @@
+"""What every operator action works on: the open rooms, who asks, and how a change is made and audited."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, insert
+
+from relay.accounts.directory import Directory
+from relay.config.settings import RelaySettings
+from relay.control.refusal import ControlError
+from relay.credentials.vault import Vault
+from relay.database.engine import Database
+from relay.database.schema import audit
+from relay.queue.store import Queue
+from relay.submission.transport import Transport
+
+__all__ = ["Control", "ControlError", "Lanes", "Progress", "iso", "now_ms"]
+
+T = TypeVar("T")
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Lanes(Protocol):
+    """What actions ask of a running dispatcher. None of it waits."""
+
+    def refresh(self) -> None:
+        """Accounts, senders or clients changed: apply it to what already waits."""
+
+    def state(self, account_id: int) -> dict[str, object]:
+        """What the lane does right now: resting_s, in_hand, active, connections, cause."""
+
+    def wake(self, account_id: int) -> None:
+        """Try this account's mail now: end its rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The rooms that actions use. `lanes` is None when no daemon runs: then the store alone is changed.
+
+    `actor` is the operating system's name of who asks; `progress` gets what an action has to tell on its way.
+    """
+
+    database: Database
+    directory: Directory
+    vault: Vault
+    queue: Queue
+    settings: RelaySettings
+    transport: Transport
+    lanes: Lanes | None = None
+    actor: str = "unknown"
+    progress: Progress = lambda _: None
+
+    def asked_by(self, actor: str, progress: Progress) -> Control:
+        """The same rooms for one request."""
+        return replace(self, actor=actor, progress=progress)
+
+    async def change(
+        self,
+        action: str,
+        target: str,
+        detail: Mapping[str, Any],
+        function: Callable[[Connection], T],
+    ) -> T:
+        """Run `function` and write its audit row in one transaction, then make it effective.
+
+        `detail` must be JSON and hold no secret.  Raises what `function` raises; nothing is changed then.
+        """
+
+        def run(connection: Connection) -> T:
+            result = function(connection)
+            self.record(connection, action, target, detail)
+            return result
+
+        result = await self.database.write(run)
+        await self.directory.reload()
+        if self.lanes is not None:
+            self.lanes.refresh()
+        return result
+
+    async def announce(self, action: str, targets: Iterable[str], detail: Mapping[str, Any]) -> None:
+        """Audit what is about to be done to each target by another room, in a transaction of its own.
+
+        Written first: a crash in between leaves a row for something that was not done, never the reverse.
+        """
+
+        def run(connection: Connection) -> None:
+            for target in targets:
+                self.record(connection, action, target, detail)
+
+        await self.database.write(run)
+
+    def record(self, connection: Connection, action: str, target: str, detail: Mapping[str, Any]) -> None:
+        """One row of the audit trail, in the caller's transaction."""
+        connection.execute(
+            insert(audit).values(
+                at=now_ms(),
+                actor=self.actor,
+                action=action,
+                target=target,
+                detail=json.dumps(detail, ensure_ascii=False, sort_keys=True),
+            )
+        )
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(at_ms: int | None) -> str | None:
+    """`2026-11-23T08:00:00.000Z`; None stays None."""
+    if at_ms is None:
+        return None
+    seconds, ms = divmod(at_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03}Z"

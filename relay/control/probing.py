@@ -1,0 +1,173 @@
+"""Tries an account: every step of a login, then a real mail through the transport that carries all others."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+from relay.accounts import store
+from relay.accounts.model import Account, AccountState, Upstream
+from relay.accounts.normalise import check_address
+from relay.control.context import Control, ControlError, now_ms
+from relay.control.explain import facts_of
+from relay.control.listing import OPERATOR
+from relay.control.queue import account_named
+from relay.control.reasons import refusals, shown
+from relay.diagnosis import diagnose
+from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
+from relay.submission.smtp.probe import probe
+from relay.submission.transport import Submission
+
+_MAX_SHOWN = 1024
+# What people see for a stage, in order.
+_STEPS = {
+    Stage.CONNECT: "connect",
+    Stage.TLS: "tls",
+    Stage.AUTH: "login",
+    Stage.MAIL: "mail",
+    Stage.RCPT: "rcpt",
+    Stage.DATA: "data",
+    Stage.DONE: "accepted",
+}
+
+
+@dataclass(slots=True)
+class OneMail:
+    """A source (submission.transport.Source) of exactly one submission; `outcome` is what was reported of it."""
+
+    submission: Submission
+    outcome: Outcome | None = None
+    taken: bool = False
+
+    def take(self) -> Submission | None:
+        """The mail, once."""
+        if self.taken:
+            return None
+        self.taken = True
+        return self.submission
+
+    def before_dot(self, submission: Submission) -> bool:
+        """Always: nothing is owed for a test mail, so no mark is needed."""
+        return True
+
+    def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:
+        """Keep it."""
+        self.outcome = outcomes[0]
+
+
+async def account_test(control: Control, *, account: str, to: str | None = None) -> dict[str, Any]:
+    """Log in step by step, then send a mail from the account's address to `to` (default: itself).
+
+    Each step goes to `control.progress` as {step, ok, detail}.  The mail does not pass the queue, so that a resting
+    or suspended account can be tried; an account that the relay had suspended goes on after a success.
+    """
+    found = account_named(control, account)
+    upstream = control.directory.upstream(found)
+    with refusals():
+        recipient = check_address(to) if to is not None else found.address
+    outcome: Outcome | None = await log_in(control, upstream)
+    if outcome is None:
+        outcome = await _send(control, found, upstream, recipient)
+    result = {"account": found.address, "to": recipient, "state": found.state.value, "resumed": False}
+    if isinstance(outcome, Accepted):
+        result["resumed"] = await _resume(control, found)
+        return {**result, "ok": True, "reply": shown(outcome.reply), "cause": "", "remedy": [], "failed_at": None}
+    diagnosis = diagnose(outcome, provider=upstream.provider)
+    failed_at = _STEPS[Stage.DONE if isinstance(outcome, InDoubt) else outcome.stage]
+    control.progress({"step": failed_at, "ok": False, "detail": said(outcome)})
+    facts = facts_of(diagnosis)
+    return {**result, **facts, "ok": False, "reply": said(outcome), "failed_at": failed_at}
+
+
+async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable | None:
+    """Connect, TLS, EHLO, AUTH on a connection of its own; None: all of it went well. Each step is told."""
+
+    def told(step: str, detail: str) -> None:
+        if step != "quit":
+            name = "login" if step == "auth" else step
+            control.progress({"step": name, "ok": True, "detail": _bounded(detail)})
+
+    async def secret(wanted: Upstream) -> str:
+        return await control.vault.fetch(wanted.account_id, "password")
+
+    settings = control.settings.submission
+    outcome = await probe(upstream, secret, told, settings=settings, hostname=socket.gethostname())
+    return None if isinstance(outcome, Accepted) else outcome
+
+
+async def _send(control: Control, account: Account, upstream: Upstream, recipient: str) -> Outcome:
+    content = _content(account.address, recipient)
+    wide = not (account.address + recipient).isascii()
+    mail = Submission(0, account.address, (recipient,), content, len(content), eight_bit=False, smtputf8=wide)
+    source = OneMail(mail)
+    await control.transport.carry(upstream, source)
+    if source.outcome is None:
+        raise ControlError("the test mail was not sent", "try again")
+    outcome = source.outcome
+    stage = Stage.DONE if isinstance(outcome, Accepted | InDoubt) else outcome.stage
+    for passed, detail in (
+        (Stage.MAIL, f"from <{account.address}>"),
+        (Stage.RCPT, f"to <{recipient}>"),
+        (Stage.DATA, f"{len(content)} octets"),
+    ):
+        if _later(stage, passed):
+            control.progress({"step": _STEPS[passed], "ok": True, "detail": detail})
+    if isinstance(outcome, Accepted):
+        control.progress({"step": _STEPS[Stage.DONE], "ok": True, "detail": shown(outcome.reply)})
+    return outcome
+
+
+def _later(reached: Stage, passed: Stage) -> bool:
+    order = list(_STEPS)
+    return order.index(reached) > order.index(passed)
+
+
+def _content(sender: str, recipient: str) -> bytes:
+    """A test mail in wire form: no line begins with a dot, and it ends with CRLF."""
+    domain = sender.rpartition("@")[2]
+    lines = (
+        f"From: <{sender}>",
+        f"To: <{recipient}>",
+        "Subject: Test mail from the relay",
+        f"Date: {formatdate(time.time())}",
+        f"Message-ID: <test.{secrets.token_hex(12)}@{domain}>",
+        "Auto-Submitted: auto-generated",  # RFC 3834 5
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=utf-8",
+        "",
+        "This mail shows that the relay can send for this account.",
+        "",
+    )
+    return "\r\n".join(lines).encode()
+
+
+async def _resume(control: Control, account: Account) -> bool:
+    if account.state is not AccountState.SUSPENDED or account.state_cause == OPERATOR:
+        return False
+    await control.change(
+        "account.resume",
+        account.address,
+        {"after": "test"},
+        lambda connection: store.set_state(connection, account.id, AccountState.OK, at_ms=now_ms()),
+    )
+    if control.lanes is not None:
+        control.lanes.wake(account.id)
+    return True
+
+
+def said(outcome: Outcome) -> str:
+    """What the other side said, or what happened instead, in one line."""
+    match outcome:
+        case Accepted(reply) | Refused(reply):
+            return _bounded(str(reply))
+        case Unreachable(detail=detail, reason=reason) | InDoubt(detail=detail, reason=reason):
+            return _bounded(detail or reason)
+
+
+def _bounded(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MAX_SHOWN])

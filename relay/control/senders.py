@@ -1,0 +1,74 @@
+"""Senders: which address goes through which account, and why."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import Connection
+
+from relay.accounts import store
+from relay.accounts.model import FromPolicy
+from relay.accounts.normalise import NULL, check_address
+from relay.control.context import Control, ControlError, iso, now_ms
+from relay.control.queue import account_name, account_named
+from relay.control.reasons import refusals, shown
+
+
+async def sender_add(control: Control, *, pattern: str, account: str, from_policy: str = "keep") -> dict[str, Any]:
+    """Route a pattern (an address, `@domain`, `*` or `<>`) to an account. Mail that waits without a route follows."""
+    found = account_named(control, account)
+    if from_policy == "rewrite":
+        raise ControlError("rewriting the From header is not in this release", "leave out --from, or give keep")
+
+    def add(connection: Connection) -> str:
+        policy = cast("FromPolicy", from_policy)  # checked by the store
+        return store.add_sender(connection, pattern, found.id, now_ms=now_ms(), from_policy=policy)
+
+    with refusals():
+        stored = await control.change(
+            "sender.add", shown(pattern), {"account": found.address, "from": from_policy}, add
+        )
+    return {"pattern": stored, "account": found.address, "from": from_policy}
+
+
+async def sender_list(control: Control) -> list[dict[str, Any]]:
+    """Every pattern with its account."""
+    return [
+        {
+            "pattern": sender.pattern,
+            "account": account_name(control, sender.account_id),
+            "from": sender.from_policy,
+            "created_at": iso(sender.created_at),
+        }
+        for sender in control.directory.senders()
+    ]
+
+
+async def sender_remove(control: Control, *, pattern: str) -> dict[str, Any]:
+    """Forget a pattern. Mail that waits already stays with its account."""
+    with refusals():
+        stored = await control.change(
+            "sender.remove", shown(pattern), {}, lambda connection: store.remove_sender(connection, pattern)
+        )
+    return {"pattern": stored}
+
+
+async def sender_which(control: Control, *, address: str) -> dict[str, Any]:
+    """The account that an address (`<>` or "": the null reverse-path) goes through, and why. Refused: none does."""
+    text = address.strip()
+    with refusals():
+        reverse_path = "" if text in ("", NULL) else check_address(text)
+    explanation = control.directory.explain_route(reverse_path)
+    if explanation.route is None:
+        raise ControlError(
+            f"no account may send as {shown(reverse_path) or NULL} ({'; '.join(explanation.steps)})",
+            f"relay sender add {shown(reverse_path) or NULL!r} ACCOUNT",
+        )
+    return {
+        "address": reverse_path or NULL,
+        "account": account_name(control, explanation.route.account_id),
+        "rule": explanation.route.rule,
+        "step": explanation.route.step,
+        "from": explanation.route.from_policy,
+        "why": "; ".join(explanation.steps),
+    }

@@ -1,0 +1,93 @@
+"""Everything that happened to one message, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, or_, select
+
+from relay.control.context import Control, ControlError, iso
+from relay.control.queue import account_name, message_facts
+from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages
+from relay.diagnosis.catalogue import entry_by_id
+from relay.mail.ids import format_id, parse_id
+
+_MAX_MESSAGES = 20  # of one Message-ID: an application that sends the same one again and again
+
+
+async def trace(control: Control, *, id: str) -> list[dict[str, Any]]:
+    """The messages of an id of ours or of a Message-ID, oldest first, each with its `events` in order.
+
+    Refused when there is none (any more).
+    """
+    number = parse_id(id)
+    bare = id.strip().removeprefix("<").removesuffix(">")
+    header = messages.c.header_message_id.in_([f"<{bare}>", bare])
+    chosen = select(messages).where(header if number is None else or_(messages.c.id == number, header))
+    found = await control.database.read(
+        lambda connection: connection.execute(chosen.order_by(messages.c.id).limit(_MAX_MESSAGES)).all()
+    )
+    if not found:
+        raise ControlError(
+            "there is no message of that id",
+            "give the id of `250 2.0.0 Ok: queued as <id>` or the Message-ID; "
+            f"history is kept for {control.settings.queue.history_days} days",
+        )
+    return [await _story(control, message) for message in found]
+
+
+async def _story(control: Control, message: Any) -> dict[str, Any]:
+    def read(connection: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        return (
+            connection.execute(select(deliveries).where(deliveries.c.message_id == message.id)).all(),
+            connection.execute(select(attempts).where(attempts.c.message_id == message.id)).all(),
+            connection.execute(select(audit).where(audit.c.target == format_id(message.id))).all(),
+        )
+
+    owed, tried, ordered = await control.database.read(read)
+    recipients = {row.number: row.recipient for row in owed}
+    events = [(message.accepted_at, 0, {"event": "accepted", "client": message.client, "size": message.size})]
+    events += [(row.at, 1, _attempt(control, row, recipients)) for row in tried]
+    events += [(row.at, 2, {"event": row.action, "by": row.actor}) for row in ordered]
+    events += [
+        (row.settled_at, 3, {"event": row.state, "recipient": row.recipient})
+        for row in owed
+        if row.settled_at is not None
+    ]
+    events.sort(key=lambda event: event[:2])
+    story = [{"at": iso(at), **facts} for at, _, facts in events]
+    story += [_waiting(control, row) for row in owed if row.settled_at is None]
+    return {**message_facts(control, message), "recipients": list(recipients.values()), "events": story}
+
+
+def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str, Any]:
+    entry = entry_by_id(row.cause) if row.cause else None
+    return {
+        "event": f"attempt.{row.outcome}",
+        "recipient": recipients.get(row.number, ""),
+        "attempt": row.attempt,
+        "account": account_name(control, row.account_id),
+        "stage": row.stage,
+        "code": row.code,
+        "status": row.status,
+        "reply": row.reply,
+        "remedy": row.cause,
+        "cause": entry.cause if entry is not None else "",
+        "steps": list(entry.remedy) if entry is not None else [],
+        "elapsed_ms": row.elapsed_ms,
+    }
+
+
+def _waiting(control: Control, row: Any) -> dict[str, Any]:
+    account = control.directory.account(row.account_id)
+    return {
+        "at": None,
+        "event": "waiting",
+        "recipient": row.recipient,
+        "state": row.state,
+        "attempts": row.attempts,
+        "next_attempt_at": iso(row.due_at) if row.due_at < FAR_FUTURE_MS else None,
+        "account": account_name(control, row.account_id),
+        "account_state": account.state.value if account is not None else "removed",
+    }
