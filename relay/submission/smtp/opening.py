@@ -1,0 +1,220 @@
+"""From nothing to a connection that may carry mail: dial, greeting, TLS, EHLO, one login with one mechanism."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from relay.accounts.model import Upstream
+from relay.credentials.errors import SecretMissing, SecretRefused, SecretUnreadable
+from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
+from relay.mail.outcome import Refused, Stage, Unreachable
+from relay.mail.reply import Reply
+from relay.net.dial import DialFailed, trusted
+from relay.net.tls import ClientTls
+from relay.submission.smtp.deadlines import Deadlines
+from relay.submission.smtp.replies import AUTH, QUIT, WireFault
+from relay.submission.smtp.wire import Client, RefusedOpening, Trace, Wire
+from relay.telemetry import get_logger
+
+log = get_logger()
+
+SecretSource = Callable[[Upstream], Awaitable[str]]
+OnStep = Callable[[str, str], None]
+
+_ROUNDS = 4  # 334 replies in one login
+_MOST_SIZE = 20  # digits, RFC 1870 3
+
+
+class OpeningFailed(Exception):
+    """No usable connection; nothing of any message was sent."""
+
+    def __init__(self, outcome: Refused | Unreachable) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """An open, logged-in connection, and what its upstream offers. `size_limit` 0: none declared (RFC 1870)."""
+
+    client: Client
+    wire: Wire
+    upstream: Upstream
+    pipelining: bool
+    eight_bit: bool
+    smtputf8: bool
+    takes_size: bool
+    size_limit: int
+    login_reply: Reply  # to AUTH, or to EHLO when there is no login
+    messages: int = 0  # transactions begun on it
+    reused: bool = False  # it was idle before
+    needs_reset: bool = False  # the last transaction did not end with the 250 that clears the server's buffers
+
+    async def quit(self, timeout_s: float) -> None:
+        """QUIT, wait shortly for the reply, close."""
+        try:
+            await self.client.exchange(b"QUIT", QUIT, timeout_s)
+        except WireFault:
+            pass
+        finally:
+            self.wire.abort()
+
+
+async def open_connection(
+    upstream: Upstream,
+    secret: SecretSource,
+    *,
+    deadlines: Deadlines,
+    ehlo_name: str,
+    on_end: Callable[[], None] = lambda: None,
+    on_step: OnStep | None = None,
+    trace: Trace | None = None,
+) -> Connection:
+    """Raises OpeningFailed. `on_end` is called once when the connection, if there ever was one, is gone."""
+    opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None))
+    client = Client(upstream.host, upstream.port, ehlo_name=ehlo_name, on_end=on_end, trace=trace)
+    try:
+        return await opening.run(client, secret)
+    except DialFailed as failure:
+        stage = Stage.TLS if failure.in_tls else Stage.CONNECT
+        raise OpeningFailed(Unreachable(stage, failure.reason, failure.detail)) from failure
+    except WireFault as fault:
+        if fault.reply is not None:
+            raise OpeningFailed(Refused(fault.reply, opening.stage)) from fault
+        raise OpeningFailed(Unreachable(opening.stage, fault.reason, fault.detail)) from fault
+    except RefusedOpening as refusal:
+        raise OpeningFailed(Refused(refusal.reply, opening.stage)) from refusal
+    finally:
+        if not opening.done:
+            _drop(client)
+
+
+def _drop(client: Client) -> None:
+    try:
+        client.wire.abort()
+    except WireFault:
+        pass
+    client.close()
+
+
+class _Opening:
+    def __init__(self, upstream: Upstream, deadlines: Deadlines, on_step: OnStep) -> None:
+        self.stage = Stage.CONNECT
+        self.done = False
+        self._upstream, self._deadlines, self._on_step = upstream, deadlines, on_step
+
+    async def run(self, client: Client, secret: SecretSource) -> Connection:
+        upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
+        tls = await self._tls(client)
+        reply = await client.hello(deadlines.command_s)
+        on_step("ehlo", ", ".join(f"{name} {value}".strip().upper() for name, value in client.esmtp_extensions.items()))
+        mechanism = ""
+        if upstream.auth != "none":
+            self.stage = Stage.AUTH
+            reply, mechanism = await self._log_in(client, secret)
+            on_step("auth", f"{mechanism} as {upstream.login}: {reply}")
+        offers = client.esmtp_extensions
+        size = offers.get("size", "").strip()
+        self.done = True
+        log.debug(
+            "upstream.connected",
+            account=upstream.account,
+            host=upstream.host,
+            port=upstream.port,
+            tls=tls,
+            mechanism=mechanism,
+        )
+        return Connection(
+            client,
+            client.wire,
+            upstream,
+            pipelining="pipelining" in offers,
+            eight_bit="8bitmime" in offers,
+            smtputf8="smtputf8" in offers,
+            takes_size="size" in offers,
+            size_limit=int(size) if size.isascii() and size.isdecimal() and len(size) <= _MOST_SIZE else 0,
+            login_reply=reply,
+        )
+
+    async def _tls(self, client: Client) -> str:
+        """Greeting and TLS, in the order the account wants; the TLS version, "" for an account that opted out."""
+        upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
+        tls = await trusted(upstream.trust) if upstream.tls != "none" else None
+        implicit = tls if upstream.tls == "implicit" else None
+        greeting = await client.open(connect_s=deadlines.connect_s, greeting_s=deadlines.command_s, tls=implicit)
+        on_step("connect", f"{_peer(client)}: {greeting}")
+        if tls is None:
+            log.warning("upstream.cleartext", account=upstream.account, host=upstream.host, port=upstream.port)
+            on_step("tls", "none: password and mail go unencrypted, as this account is set")
+            return ""
+        if implicit is None:
+            await client.hello(deadlines.command_s)
+            self.stage = Stage.TLS
+            if not client.supports_extension("starttls"):  # never go on without: RFC 8314 4.1, stripped or not
+                words = f"{upstream.host} does not offer STARTTLS"
+                raise OpeningFailed(Unreachable(Stage.TLS, "starttls-missing", words))
+            await client.upgrade(tls, deadlines.connect_s)
+        version = _version(client)
+        on_step("tls", f"{version}, {_proof(tls, upstream.host)}")
+        self.stage = Stage.CONNECT
+        return version
+
+    async def _log_in(self, client: Client, secret: SecretSource) -> tuple[Reply, str]:
+        """AUTH once, with one mechanism: each refusal brings a mailbox nearer to its lock-out (RFC 4954 4)."""
+        upstream = self._upstream
+        offered = client.server_auth_methods
+        name = choose(offered, upstream.auth)
+        if name is None:
+            words = f"{upstream.host} offers {', '.join(offered).upper() or 'no AUTH'}"
+            raise OpeningFailed(Unreachable(Stage.AUTH, "no-auth-mechanism", words))
+        try:
+            mechanism = Mechanism(name, upstream.login, await secret(upstream), host=upstream.host, port=upstream.port)
+            return await self._exchange(client, mechanism), name
+        except SecretMissing as error:
+            raise OpeningFailed(Unreachable(Stage.AUTH, "credential-missing", str(error))) from error
+        except (SecretUnreadable, SecretRefused) as error:
+            raise OpeningFailed(Unreachable(Stage.AUTH, "credential-unreadable", str(error))) from error
+        except UnexpectedChallenge as error:
+            raise OpeningFailed(Unreachable(Stage.AUTH, "protocol-error", str(error))) from error
+
+    async def _exchange(self, client: Client, mechanism: Mechanism) -> Reply:
+        timeout_s = self._deadlines.command_s
+        line = mechanism.command()
+        said = [line.rpartition(b" ")[2]] if line.count(b" ") > 1 else []
+        reply = await client.exchange(line, AUTH, timeout_s, shown=b"AUTH " + mechanism.name.encode() + b" ***")
+        for _ in range(_ROUNDS):
+            if reply.code != 334:
+                break
+            line = mechanism.answer(reply.lines[0])
+            said.append(line)
+            reply = await client.exchange(line, AUTH, timeout_s, shown=b"***")
+        if reply.code == 235:
+            return reply.reply()
+        if reply.code == 334:
+            raise UnexpectedChallenge(mechanism.name)
+        lines = reply.lines
+        for spoken in said:  # a reply that quotes our credential back must not carry it into a log
+            if len(spoken) >= 4:
+                lines = [text.replace(spoken, b"***") for text in lines]
+        raise RefusedOpening(reply._replace(lines=lines).reply())
+
+
+def _peer(client: Client) -> str:
+    peer = client.wire.transport.get_extra_info("peername") if client.wire.transport else None
+    return f"{peer[0]} port {peer[1]}" if peer else "connected"
+
+
+def _version(client: Client) -> str:
+    transport = client.wire.transport
+    ssl_object = transport.get_extra_info("ssl_object") if transport else None
+    if not isinstance(ssl_object, ssl.SSLObject | ssl.SSLSocket):  # cannot be: no line of ours may go out in clear then
+        raise OpeningFailed(Unreachable(Stage.TLS, "tls-handshake", "the connection is not encrypted"))
+    return ssl_object.version() or "TLS"
+
+
+def _proof(tls: ClientTls, host: str) -> str:
+    if tls.pin is not None:
+        return "the pinned certificate"
+    return f"certificate valid for {tls.name or host}"

@@ -1,0 +1,33 @@
+"""A login without mail: what `relay check` and `relay account test` do first, step by step."""
+
+from __future__ import annotations
+
+from relay.accounts.model import Upstream
+from relay.config.settings import SubmissionSettings
+from relay.mail.outcome import Accepted, Refused, Unreachable
+from relay.submission.smtp.deadlines import QUIT_S, Deadlines
+from relay.submission.smtp.opening import OnStep, OpeningFailed, SecretSource, open_connection
+from relay.submission.smtp.transport import greeting_name
+
+
+async def probe(
+    upstream: Upstream, secret: SecretSource, on_step: OnStep, *, settings: SubmissionSettings, hostname: str
+) -> Accepted | Refused | Unreachable:
+    """Connect, TLS, EHLO, AUTH, QUIT on a connection of its own; `on_step(name, what happened)` after each that worked.
+
+    Accepted carries the reply to AUTH, or to EHLO for an account without login.  The names are connect, tls, ehlo,
+    auth, quit.
+    """
+    try:
+        connection = await open_connection(
+            upstream,
+            secret,
+            deadlines=Deadlines.of(settings),
+            ehlo_name=greeting_name(settings.ehlo_name or hostname),
+            on_step=on_step,
+        )
+    except OpeningFailed as failure:
+        return failure.outcome
+    await connection.quit(QUIT_S)
+    on_step("quit", "done")
+    return Accepted(connection.login_reply)

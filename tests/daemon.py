@@ -1,0 +1,177 @@
+"""The relay as its users run it: `relay serve` in a process of its own, driven by its commands and read by its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import smtplib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any, Self
+
+REPOSITORY = Path(__file__).parents[1]
+START_S = 20.0
+STOP_S = 40.0
+LINE_BYTES = 1 << 20
+
+
+class RelayDaemon:
+    """One daemon on the data folder `data`, which outlives it: start again after `stop` or `kill` to go on.
+
+    `settings` are environment variables (RELAY_…). Every line of its log is in `events`, oldest first, over all starts.
+    """
+
+    def __init__(self, data: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self.port = 0
+        self.events: list[dict[str, Any]] = []
+        self.other_output: list[str] = []
+        self._settings = dict(settings or {})
+        self._process: asyncio.subprocess.Process | None = None
+        self._readers: list[asyncio.Task[None]] = []
+        self._news = asyncio.Condition()
+
+    @property
+    def pid(self) -> int:
+        """The process id; only while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def environment(self) -> dict[str, str]:
+        """What the daemon and its commands see: the settings and PATH, nothing of ours."""
+        base = {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(REPOSITORY),
+            "RELAY_DATA_DIR": str(self.data),
+            "RELAY_LISTENER__PORT": str(self.port),
+            "RELAY_CONSOLE__ENABLED": "no",
+            "RELAY_LOG__FORMAT": "json",
+        }
+        return base | self._settings
+
+    async def start(self) -> None:
+        """Start it and return once its front door is open; the same port each time. RuntimeError shows why not."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "relay", "serve"),
+            env=self.environment(),
+            cwd=self.data.parent,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        seen = len(self.events)
+        self._readers = [
+            asyncio.create_task(self._read(stream), name="daemon output")
+            for stream in (self._process.stdout, self._process.stderr)
+        ]
+        ready = asyncio.create_task(self.event("daemon.ready", since=seen, timeout_s=START_S))
+        ended = asyncio.create_task(self._process.wait())
+        await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not ready.done() or ready.exception() is not None:
+            ready.cancel()
+            await self.kill()
+            raise RuntimeError(f"relay serve did not start: {self.other_output[-20:]} {self.events[-20:]}")
+        self.port = int(ready.result()["port"])
+
+    async def stop(self) -> int:
+        """SIGTERM; its exit status once it is gone (killed after 40 s)."""
+        return await self._end(signal.SIGTERM)
+
+    async def kill(self) -> int:
+        """SIGKILL; returns once it is gone."""
+        return await self._end(signal.SIGKILL)
+
+    async def wait(self, timeout_s: float = STOP_S) -> int:
+        """Its exit status once it has ended by itself; TimeoutError if it does not."""
+        assert self._process is not None
+        async with asyncio.timeout(timeout_s):
+            status = await self._process.wait()
+            await asyncio.gather(*self._readers)
+        return status
+
+    async def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        try:
+            return await self.wait()
+        except TimeoutError:
+            self._process.kill()
+            return await self.wait()
+        finally:
+            self._process = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def event(self, name: str, *, since: int = 0, timeout_s: float = 10, **keys: object) -> dict[str, Any]:
+        """The first log event `name` at or after index `since` of `events` that has these `keys`, waited for.
+
+        TimeoutError names the events there were instead.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._news:
+                while True:
+                    for found in self.events[since:]:
+                        if found.get("event") == name and keys.items() <= found.items():
+                            return found
+                    await self._news.wait()
+        except TimeoutError:
+            seen = [(found.get("event"), found.get("reply")) for found in self.events[since:]]
+            raise TimeoutError(f"no {name} {keys} in {timeout_s} s; there were {seen[-20:]}") from None
+
+    async def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> CompletedProcess[str]:
+        """Run `relay ARGUMENTS` as a process beside the daemon. `check`: AssertionError unless its status is 0."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "relay", *arguments),
+            env=self.environment(),
+            cwd=self.data.parent,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            output, errors = await process.communicate(stdin.encode())
+        done = CompletedProcess(arguments, process.returncode or 0, output.decode(), errors.decode())
+        assert not check or done.returncode == 0, f"relay {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done
+
+    async def add_account(self, address: str, password: str, *options: str) -> None:
+        """An account with a sender of the same address; `options` go to `relay account add`."""
+        await self.cli("account", "add", address, "--password-file", "-", *options, stdin=password)
+        if (await self.cli("sender", "which", address, check=False)).returncode != 0:
+            await self.cli("sender", "add", address, address)
+
+    async def submit(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
+        """Hand in `content` (CRLF lines, not stuffed) as smtplib does; smtplib's exceptions when it is refused."""
+
+        def send() -> None:
+            with smtplib.SMTP("127.0.0.1", self.port, local_hostname="app.example", timeout=30) as client:
+                client.sendmail(sender, list(recipients), content)
+
+        await asyncio.to_thread(send)
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            try:
+                event = json.loads(text)
+            except ValueError:
+                self.other_output.append(text)
+                continue
+            async with self._news:
+                self.events.append(event)
+                self._news.notify_all()

@@ -1,0 +1,485 @@
+"""A submission server that does what a test says at each step: refuse, stall, hang up, forge, delay, talk garbage.
+
+    async with ScriptedUpstream(tls="starttls", accounts={"app@example.com": "secret"}) as upstream:
+        upstream.on("RCPT", "gone@example.org").answers("550 5.1.1 no such user")
+        upstream.on("DOT", times=1).sends(b"250 2.0.0 a").disconnects()
+        ...
+        message = await upstream.next_message()
+        assert upstream.clear_octets(b"AUTH") == 0
+
+Steps: GREETING, EHLO, STARTTLS, TLS (before the handshake), AUTH (its first line), CHALLENGE (each later line of it),
+MAIL, RCPT, DATA, BODY (the first octets of content), DOT, RSET, NOOP, QUIT.  What has no rule is answered well.
+Replies to what came in one segment go out in one write, `delay_s` later.  A body is taken when it was answered 250.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal, Self
+
+import trustme
+
+Step = Literal[
+    "GREETING", "EHLO", "STARTTLS", "TLS", "AUTH", "CHALLENGE",
+    "MAIL", "RCPT", "DATA", "BODY", "DOT", "RSET", "NOOP", "QUIT",
+]  # fmt: skip
+
+END = b"\r\n.\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that was answered 250. `content` is as it came, still dot-stuffed; `connection` counts from 0."""
+
+    reverse_path: str
+    recipients: tuple[str, ...]
+    content: bytes
+    account: str
+    connection: int
+    parameters: str
+
+
+@dataclass(slots=True)
+class Rule:
+    """What happens at a step, in order; built by chaining. `times` None: always. `skip`: how many times not yet."""
+
+    times: int | None = None
+    skip: int = 0
+    acts: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def answers(self, *lines: str) -> Self:
+        """A reply, its lines given as text: `answers("250-a", "250 b")`."""
+        return self.sends(b"".join(f"{line}\r\n".encode() for line in lines))
+
+    def sends(self, octets: bytes) -> Self:
+        """Exactly these octets."""
+        self.acts.append(("send", octets))
+        return self
+
+    def well(self) -> Self:
+        """The reply that would come without a rule."""
+        self.acts.append(("well", b""))
+        return self
+
+    def disconnects(self) -> Self:
+        """Then end the connection in an orderly way."""
+        self.acts.append(("close", b""))
+        return self
+
+    def resets(self) -> Self:
+        """Then end it with a TCP reset."""
+        self.acts.append(("reset", b""))
+        return self
+
+    def stalls(self) -> Self:
+        """Then say and read nothing any more."""
+        self.acts.append(("stall", b""))
+        return self
+
+    def stops_reading(self) -> Self:
+        """Then take nothing more from the socket either."""
+        self.acts.append(("deaf", b""))
+        return self
+
+    def pauses(self) -> Self:
+        """Send what there is, and go on when the test calls `go_on`."""
+        self.acts.append(("pause", b""))
+        return self
+
+
+@dataclass
+class Log:
+    """What one connection brought: octets before TLS, octets inside (or all, for implicit), lines but for content."""
+
+    clear: bytearray = field(default_factory=bytearray)
+    secure: bytearray = field(default_factory=bytearray)
+    lines: list[str] = field(default_factory=list)
+    segments: list[bytes] = field(default_factory=list)
+    account: str = ""
+    lost: bool = False
+
+
+class _Hangup(Exception):
+    pass
+
+
+@cache
+def shared_authority() -> trustme.CA:
+    """The CA of all servers here that bring no certificate."""
+    return trustme.CA()
+
+
+@cache
+def _localhost() -> trustme.LeafCert:
+    return shared_authority().issue_cert("localhost", "127.0.0.1")
+
+
+class ScriptedUpstream:
+    """`accounts`: login to password; empty: AUTH is offered and takes anything. Its CA is `authority`.
+
+    `extensions` are the EHLO lines besides STARTTLS, AUTH and PIPELINING.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: Literal["starttls", "implicit", "none"] = "starttls",
+        accounts: Mapping[str, str] | None = None,
+        mechanisms: str = "PLAIN LOGIN",
+        pipelining: bool = True,
+        extensions: tuple[str, ...] = ("SIZE 10000000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"),
+        delay_s: float = 0,
+        certificate: trustme.LeafCert | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.tls = tls
+        self.accounts = dict(accounts or {})
+        self.mechanisms = mechanisms
+        self.pipelining = pipelining
+        self.extensions = extensions
+        self.delay_s = delay_s
+        self.authority = shared_authority()
+        self.certificate = certificate or _localhost()
+        self.context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certificate.configure_cert(self.context)
+        self.port = 0
+        self.connections: list[Log] = []
+        self.streams: list[_Stream] = []  # beside them, for what a script cannot say: `transport.write`
+        self.messages: list[Taken] = []
+        self.contents = 0  # bodies that came to their end, taken or not
+        self._rules: dict[tuple[str, str], deque[Rule]] = {}
+        self._go = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def on(self, step: Step, argument: str = "", *, times: int | None = None, skip: int = 0) -> Rule:
+        """What to do at `step`, `times` times, after `skip` good ones.
+
+        `argument` narrows it to an address: of MAIL and RCPT their own, of DATA and DOT that of MAIL.
+        A second rule for the same place comes after the first one is used up.
+        """
+        rule = Rule(times, skip)
+        self._rules.setdefault((step, argument), deque()).append(rule)
+        return rule
+
+    def forget_rules(self) -> None:
+        """From now on everything goes well."""
+        self._rules.clear()
+
+    def go_on(self) -> None:
+        """Let all that `pauses` continue, now and later."""
+        self._go.set()
+
+    async def next_message(self, timeout_s: float = 5) -> Taken:
+        """The next message taken since the last call of this."""
+        await self.until(lambda: bool(self.messages), timeout_s)
+        return self.messages.pop(0)
+
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 5) -> None:
+        """Wait until `holds()`, looked at after everything that happens here."""
+        changed = asyncio.Event()
+        self._waiting.add(changed)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not holds():
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            self._waiting.remove(changed)
+
+    def changed(self) -> None:
+        """Tell those who wait in `until`."""
+        for waiter in self._waiting:
+            waiter.set()
+
+    def clear_octets(self, verb: bytes) -> int:
+        """How many lines that begin with `verb` came outside TLS, over all connections."""
+        return sum(bytes(log.clear).upper().count(verb) for log in self.connections)
+
+    def lines(self) -> list[str]:
+        """Command lines of all connections, in the order of the connections."""
+        return [line for log in self.connections for line in log.lines]
+
+    def rule(self, step: str, argument: str = "") -> Rule | None:
+        """The rule that applies now, used up by one."""
+        for key in ((step, argument), (step, "")):
+            rules = self._rules.get(key)
+            while rules:
+                rule = rules[0]
+                if rule.skip:
+                    rule.skip -= 1
+                    return None
+                if rule.times is None:
+                    return rule
+                if rule.times:
+                    rule.times -= 1
+                    return rule
+                rules.popleft()
+        return None
+
+    def rule_waits(self, step: Step) -> bool:
+        """True if there is a rule for `step` that was not used up; it is not used by asking."""
+        return any(rule.times != 0 for rule in self._rules.get((step, ""), ()))
+
+    async def wait_to_go(self) -> None:
+        """Until `go_on`."""
+        await self._go.wait()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        context = self.context if self.tls == "implicit" else None
+        self._server = await loop.create_server(lambda: _Stream(self), "127.0.0.1", 0, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._sessions):
+            task.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    def begin(self, stream: _Stream) -> None:
+        """A connection came in."""
+        task = asyncio.get_running_loop().create_task(_Session(self, stream).run())
+        self._sessions.add(task)
+        task.add_done_callback(self._sessions.discard)
+
+
+class _Stream(asyncio.Protocol):
+    """Octets in, split as the session asks; each one is in the log first."""
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self.upstream = upstream
+        self.log = Log()
+        self.secure = upstream.tls == "implicit"
+        self.buffer = bytearray()
+        self.transport: asyncio.Transport | None = None
+        self.more = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.upstream.connections.append(self.log)
+        self.upstream.streams.append(self)
+        self.upstream.begin(self)
+        self.upstream.changed()
+
+    def data_received(self, data: bytes) -> None:
+        (self.log.secure if self.secure else self.log.clear).extend(data)
+        self.log.segments.append(bytes(data))
+        self.buffer += data
+        self.more.set()
+        self.upstream.changed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.log.lost = True
+        self.more.set()
+        self.upstream.changed()
+
+    async def until(self, end: bytes) -> bytes:
+        """What comes up to and with `end`; _Hangup when it never does."""
+        while (at := self.buffer.find(end)) < 0:
+            await self.wait()
+        taken = bytes(self.buffer[: at + len(end)])
+        del self.buffer[: at + len(end)]
+        return taken
+
+    async def wait(self) -> None:
+        """Until something more came."""
+        if self.log.lost:
+            raise _Hangup
+        self.more.clear()
+        await self.more.wait()
+
+
+class _Session:
+    def __init__(self, upstream: ScriptedUpstream, stream: _Stream) -> None:
+        self.upstream, self.stream, self.log = upstream, stream, stream.log
+        self.number = upstream.connections.index(stream.log)
+        self.out = b""
+        self.reverse_path: str | None = None
+        self.parameters = ""
+        self.recipients: list[str] = []
+
+    async def run(self) -> None:
+        try:
+            await self.act("GREETING", b"220 scripted.example ESMTP\r\n")
+            while True:
+                if b"\r\n" not in self.stream.buffer:
+                    await self.flush()
+                line = (await self.stream.until(b"\r\n"))[:-2].decode("utf-8", "backslashreplace")
+                self.log.lines.append(line)
+                await self.command(line)
+                self.upstream.changed()
+        except (_Hangup, OSError):
+            pass
+        finally:
+            if self.stream.transport is not None:
+                self.stream.transport.close()
+            self.log.lost = True
+            self.upstream.changed()
+
+    async def flush(self) -> None:
+        out, self.out = self.out, b""
+        if out:
+            if self.upstream.delay_s:
+                await asyncio.sleep(self.upstream.delay_s)
+            assert self.stream.transport is not None
+            self.stream.transport.write(out)
+
+    async def act(self, step: Step, well: bytes, argument: str = "") -> bytes:
+        """Do what the rule says; the octets that were sent, to see whether the step went well."""
+        rule = self.upstream.rule(step, argument)
+        if rule is None:
+            self.out += well
+            return well
+        sent = b""
+        for act, octets in rule.acts:
+            if act in ("send", "well"):
+                sent += octets or well
+                self.out += octets or well
+                continue
+            await self.flush()
+            transport = self.stream.transport
+            assert transport is not None
+            if act == "pause":
+                await self.upstream.wait_to_go()
+            elif act in ("stall", "deaf"):
+                if act == "deaf":
+                    transport.pause_reading()
+                while True:
+                    await self.stream.wait()
+            else:
+                if act == "reset":
+                    hard = struct.pack("ii", 1, 0)  # closing with linger 0 is a RST
+                    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+                    transport.abort()
+                raise _Hangup
+        return sent
+
+    async def command(self, line: str) -> None:
+        verb, _, argument = line.partition(" ")
+        match verb.upper():
+            case "EHLO":
+                await self.act("EHLO", self.hello())
+            case "STARTTLS":
+                await self.starttls()
+            case "AUTH":
+                await self.auth(argument)
+            case "MAIL":
+                self.reverse_path, self.parameters = _path(line)
+                sent = await self.act("MAIL", b"250 2.1.0 ok\r\n", self.reverse_path)
+                if not sent.startswith(b"2"):
+                    self.reverse_path = None
+            case "RCPT":
+                recipient = _path(line)[0]
+                well = b"250 2.1.5 ok\r\n" if self.reverse_path is not None else b"503 5.5.1 MAIL first\r\n"
+                if (await self.act("RCPT", well, recipient)).startswith(b"2"):
+                    self.recipients.append(recipient)
+            case "DATA":
+                well = b"354 go on\r\n" if self.recipients else b"503 5.5.1 no valid recipients\r\n"
+                if (await self.act("DATA", well, self.reverse_path or "")).startswith(b"354"):
+                    await self.content()
+            case "RSET":
+                self.clear()
+                await self.act("RSET", b"250 2.0.0 ok\r\n")
+            case "NOOP":
+                await self.act("NOOP", b"250 2.0.0 ok\r\n")
+            case "QUIT":
+                await self.act("QUIT", b"221 2.0.0 bye\r\n")
+                await self.flush()
+                raise _Hangup
+            case _:
+                self.out += b"500 5.5.2 what\r\n"
+
+    def clear(self) -> None:
+        self.reverse_path, self.recipients = None, []
+
+    def hello(self) -> bytes:
+        offers = [*self.upstream.extensions]
+        if self.upstream.pipelining:
+            offers.append("PIPELINING")
+        if self.upstream.tls == "starttls" and not self.stream.secure:
+            offers.append("STARTTLS")
+        elif self.upstream.mechanisms:
+            offers.append(f"AUTH {self.upstream.mechanisms}")
+        lines = ["scripted.example", *offers]
+        return "".join(f"250{'-' if n < len(lines) else ' '}{line}\r\n" for n, line in enumerate(lines, 1)).encode()
+
+    async def starttls(self) -> None:
+        stream = self.stream
+        assert stream.transport is not None
+        if not (await self.act("STARTTLS", b"220 2.0.0 go ahead\r\n")).startswith(b"220"):
+            return
+        stream.transport.pause_reading()
+        await self.flush()
+        if self.upstream.rule_waits("TLS"):
+            stream.transport.resume_reading()
+            await self.act("TLS", b"")
+        try:
+            stream.secure = True
+            stream.transport = await asyncio.get_running_loop().start_tls(
+                stream.transport, stream, self.upstream.context, server_side=True, ssl_handshake_timeout=5
+            )
+        except OSError as error:
+            raise _Hangup from error
+
+    async def auth(self, argument: str) -> None:
+        name, _, initial = argument.partition(" ")
+        answers: list[bytes] = [base64.b64decode(initial)] if initial else []
+        step: Step = "AUTH"
+        while len(answers) < (2 if name == "LOGIN" else 1):
+            sent = await self.act(step, b"334 \r\n" if name == "PLAIN" else b"334 VXNlcm5hbWU6\r\n")
+            if not sent.startswith(b"334"):
+                return
+            await self.flush()
+            line = (await self.stream.until(b"\r\n"))[:-2].decode()
+            self.log.lines.append(line)
+            answers.append(base64.b64decode(line))
+            step = "CHALLENGE"
+        login, password = answers[0].split(b"\0")[1:] if name == "PLAIN" else answers
+        known = self.upstream.accounts
+        good = not known or known.get(login.decode()) == password.decode()
+        well = b"235 2.7.0 welcome\r\n" if good else b"535 5.7.8 bad credentials\r\n"
+        if (await self.act(step, well)).startswith(b"235"):
+            self.log.account = login.decode()
+
+    async def content(self) -> None:
+        await self.flush()
+        stream = self.stream
+        if self.upstream.rule_waits("BODY"):
+            while not stream.buffer:
+                await stream.wait()
+            await self.act("BODY", b"")
+            await self.flush()
+        if stream.buffer[:3] != END[2:]:
+            while len(stream.buffer) < 3:
+                await stream.wait()
+        body = await stream.until(END[2:]) if stream.buffer[:3] == END[2:] else await stream.until(END)
+        self.upstream.contents += 1
+        if (await self.act("DOT", b"250 2.0.0 taken\r\n", self.reverse_path or "")).startswith(b"250 "):
+            self.upstream.messages.append(
+                Taken(
+                    self.reverse_path or "",
+                    tuple(self.recipients),
+                    body[:-3],
+                    self.log.account,
+                    self.number,
+                    self.parameters,
+                )
+            )
+        self.clear()
+
+
+def _path(line: str) -> tuple[str, str]:
+    start, end = line.index("<"), line.rindex(">")
+    return line[start + 1 : end], line[end + 1 :].strip()
