@@ -113,7 +113,7 @@ messages = Table(
 )
 
 _spooled = text("spool IS NOT NULL")
-Index("ix_messages_spool", messages.c.spool, sqlite_where=_spooled, postgresql_where=_spooled)
+Index("ix_messages_spool", messages.c.spool, sqlite_where=_spooled)
 
 contents = Table(
     "contents",
@@ -146,7 +146,6 @@ Index(
     deliveries.c.account_id,
     deliveries.c.due_at,
     sqlite_where=_unsettled,
-    postgresql_where=_unsettled,
 )
 
 attempts = Table(

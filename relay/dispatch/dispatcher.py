@@ -62,7 +62,6 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._lost = False
-        self._probed: dict[int, float] = {}
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -134,6 +133,8 @@ class Dispatcher:
             lane.well()
             if lane.suspended:
                 self._set_state(lane, AccountState.OK, None, None)
+        if isinstance(result.lane, Suspend) and result.diagnosis is not None:  # first: nothing more is claimed then
+            self._suspend(lane, result.diagnosis.id, result.diagnosis.cause, result.reply)
         if result.again:
             self._try_again(lane, attempt, result)
         if result.settlements:
@@ -143,8 +144,6 @@ class Dispatcher:
                 lane.backlog(result.due_at)
         elif attempt.slot is not None:
             self.queue.dot_settled(attempt.slot)
-        if isinstance(result.lane, Suspend) and result.diagnosis is not None:
-            self._suspend(lane, result.diagnosis.id, result.diagnosis.cause, result.reply)
         return result.lane, result.diagnosis.id if result.diagnosis is not None else ""
 
     def rested(self, lane: Lane, seconds: float) -> None:
@@ -157,8 +156,12 @@ class Dispatcher:
                 retry_in_s=int(seconds),
                 waiting=len(lane.ready),
             )
-        if seconds > 60 and lane.ready:
-            self._spawn(self._give_back(lane), "give back")
+        if seconds > 60:
+            self._put_down(lane)
+
+    def unwanted(self, lane: Lane) -> None:
+        """A lane claimed what it may not send any more."""
+        self._put_down(lane)
 
     def failed(self, where: str, error: BaseException) -> None:
         """A part of ours broke; the daemon lives on."""
@@ -172,7 +175,7 @@ class Dispatcher:
 
     def refresh(self) -> None:
         """Accounts, senders or clients changed: apply it to what already waits."""
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             self._configure(lane)
         self._spawn(self._reroute(), "reroute")
 
@@ -225,6 +228,8 @@ class Dispatcher:
         upstream = self._directory.upstream(account)
         first = lane.upstream is None
         lane.configure(upstream, suspended=account.state is AccountState.SUSPENDED)
+        if first and lane.suspended:
+            self._probe_later(lane)
         if first and upstream.per_day:
             self._spawn(self._count_day(lane, upstream.per_day), "count day")
 
@@ -295,13 +300,14 @@ class Dispatcher:
 
     def _suspend(self, lane: Lane, remedy: str, cause: str, reply: str) -> None:
         assert lane.upstream is not None
-        self._probed[lane.account_id] = time.monotonic()
+        self._probe_later(lane)
+        self._put_down(lane)
         if lane.suspended:
+            lane.suspend()
             return
+        lane.suspend()
         log.error("account.suspended", account=lane.upstream.account, cause=cause, remedy=remedy, reply=reply)
         self._set_state(lane, AccountState.SUSPENDED, remedy, reply)
-        if lane.ready:
-            self._spawn(self._give_back(lane), "give back")
 
     def _set_state(self, lane: Lane, state: AccountState, cause: str | None, reply: str | None) -> None:
         if state is AccountState.OK and lane.upstream is not None:
@@ -316,10 +322,14 @@ class Dispatcher:
 
         self._spawn(write(), "account state")
 
-    async def _give_back(self, lane: Lane) -> None:
+    def _put_down(self, lane: Lane) -> None:
         """Free the memory of a lane that will not send soon; the store keeps its mail."""
-        given = list(lane.ready)
-        lane.ready.clear()
+        if lane.ready:
+            given = list(lane.ready)
+            lane.ready.clear()
+            self._spawn(self._give_back(lane, given), "give back")
+
+    async def _give_back(self, lane: Lane, given: list[Message]) -> None:
         try:
             await self.queue.give_back(given)
         except (StorageFull, StorageFailed) as error:
@@ -329,6 +339,12 @@ class Dispatcher:
         lane.backlog(self._clock())
 
     async def _reroute(self) -> None:
+        for lane in tuple(self._lanes.values()):
+            if not lane.willing() and lane.ready:  # what flows is looked at again when it is taken
+                given = list(lane.ready)
+                lane.ready.clear()
+                await self._give_back(lane, given)
+
         def resolve(reverse_path: str) -> int | None:
             route = self._directory.route(reverse_path)
             return route.account_id if route is not None else None
@@ -346,7 +362,6 @@ class Dispatcher:
                 await self._age()
             except (StorageFull, StorageFailed) as error:
                 log.error("storage.failed", where="tick", detail=str(error))
-            self._probe_suspended()
 
     async def _age(self) -> None:
         for message, delivery in await self.queue.expire(int(self.settings.lifetime_s * 1000), limit=500):
@@ -366,17 +381,11 @@ class Dispatcher:
             elapsed_ms=self._clock() - message.accepted_at,
         )
 
-    def _probe_suspended(self) -> None:
-        if not self.settings.probe_s:
-            return
-        now = time.monotonic()
-        for lane in self._lanes.values():
-            account = self._directory.account(lane.account_id)
-            if not lane.suspended or account is None or account.state_cause == "operator":
-                continue
-            if now - self._probed.setdefault(lane.account_id, now) >= self.settings.probe_s:
-                self._probed[lane.account_id] = now
-                lane.probe()
+    def _probe_later(self, lane: Lane) -> None:
+        """Try a suspended account's login again after a while, with the next message that waits."""
+        account = self._directory.account(lane.account_id)
+        if self.settings.probe_s and account is not None and account.state_cause != "operator":
+            asyncio.get_running_loop().call_later(self.settings.probe_s, lane.probe)
 
     def _spawn(self, work: Any, name: str) -> None:
         task: asyncio.Task[Any] = asyncio.create_task(work, name=name)

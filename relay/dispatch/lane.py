@@ -41,6 +41,7 @@ class Services(Protocol):
     def belongs(self, message: Message, lane: Lane) -> bool: ...
     def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]: ...
     def rested(self, lane: Lane, seconds: float) -> None: ...
+    def unwanted(self, lane: Lane) -> None: ...
     def failed(self, where: str, error: BaseException) -> None: ...
 
 
@@ -107,6 +108,11 @@ class Lane:
         if self.next_due is None or due_at < self.next_due:
             self.next_due = due_at
         self.schedule()
+
+    def suspend(self) -> None:
+        """Give nothing away any more until `configure` or `probe` says otherwise."""
+        self.suspended = True
+        self._probing = self._proven = False
 
     def probe(self) -> None:
         """Try a suspended account's login with the next message that waits."""
@@ -175,6 +181,8 @@ class Lane:
             claimed = []
         self._refill = None
         self.ready.extend(claimed)
+        if self.upstream is None or (self.suspended and not self._probing):
+            self._services.unwanted(self)
         if not claimed and self.next_due is not None:  # the memory budget is spent by other lanes, or the store fails
             self.next_due = max(self.next_due, int(time.time() * 1000) + _CLAIM_AGAIN_MS)
         self.schedule()
@@ -258,8 +266,7 @@ class Lane:
                 if self._strikes >= _STRIKES:
                     self.rest(None, cause)
             case Suspend():
-                self.suspended = True
-                self._probing = self._proven = False
+                pass  # done already: nothing may be claimed meanwhile
 
     def well(self) -> None:
         """An attempt got through: the upstream takes mail from this account."""

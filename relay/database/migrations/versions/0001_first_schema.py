@@ -110,7 +110,6 @@ def upgrade() -> None:
         ["account_id", "due_at"],
         unique=False,
         sqlite_where=sa.text("settled_at IS NULL"),
-        postgresql_where=sa.text("settled_at IS NULL"),
     )
     op.create_table(
         "messages",
@@ -160,5 +159,4 @@ def upgrade() -> None:
         ["spool"],
         unique=False,
         sqlite_where=sa.text("spool IS NOT NULL"),
-        postgresql_where=sa.text("spool IS NOT NULL"),
     )
