@@ -51,6 +51,10 @@ class Database:
         """Queue an operation for the next group commit; see `Writer.submit`."""
         return self.writer.submit(operation)
 
+    def submit_patiently(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue an operation that nobody waits for; see `Writer.submit_patiently`."""
+        return self.writer.submit_patiently(operation)
+
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` over a read connection in a thread; it sees what was committed before."""
 

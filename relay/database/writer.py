@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import queue
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from relay.mail.errors import StorageFailed, StorageFull
 T = TypeVar("T")
 
 _MAX_BATCH = 1024  # operations; bounds how long the first caller of a batch waits for the last
+_PATIENCE_S = 0.005  # how long an operation that can wait does, when nothing else makes a batch
 
 
 class Operation(Generic[T]):
@@ -90,6 +92,9 @@ def _damaged(error: BaseException) -> bool:
     return code == _FULL or code in _LOST or code in _REFUSED
 
 
+_NOTHING: Any = object()  # wakes the thread for what waits patiently
+
+
 class Writer:
     """Hand it operations from the event loop; each future completes when its operation is durable, or failed.
 
@@ -103,6 +108,8 @@ class Writer:
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._patient: collections.deque[tuple[Operation[Any], asyncio.Future[Any]]] = collections.deque()
+        self._nudge: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
         self._lost: BaseException | None = None
         self._closing = False
@@ -132,6 +139,22 @@ class Writer:
             self._waiting.put((operation, future))
         return future
 
+    def submit_patiently(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """As `submit`, but the operation goes along with the next batch, or alone after some milliseconds."""
+        assert self._loop is not None
+        if self._lost is not None or self._closing:
+            return self.submit(operation)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._patient.append((operation, future))
+        if self._nudge is None:
+            self._nudge = self._loop.call_later(_PATIENCE_S, self._patience_ends)
+        return future
+
+    def _patience_ends(self) -> None:
+        self._nudge = None
+        if self._patient and not self._closing:
+            self._waiting.put(_NOTHING)
+
     def _run(self) -> None:
         assert self._loop is not None
         connection = self._engine.connect()
@@ -144,13 +167,16 @@ class Writer:
                     if item is None:
                         last = True
                         break
-                    batch.append(item)
+                    if item is not _NOTHING:
+                        batch.append(item)
                     if len(batch) >= _MAX_BATCH:
                         break
                     try:
                         item = self._waiting.get_nowait()
                     except queue.Empty:
                         break
+                while self._patient:
+                    batch.append(self._patient.popleft())
                 if batch:
                     results = self._commit(connection, [operation for operation, _ in batch])
                     try:

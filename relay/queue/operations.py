@@ -19,7 +19,7 @@ class Fenced(RelayError):
 
 
 def _insert(table: Any, *columns: str) -> Prepared:
-    return Prepared(insert(table).values({name: bindparam(name) for name in columns}), columns)
+    return Prepared(insert(table).values({name: bindparam(name) for name in columns}), columns, together=True)
 
 
 _MESSAGE = _insert(

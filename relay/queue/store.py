@@ -300,7 +300,7 @@ class Queue:
                     )
                 )
         spooled = message.content.spool is not None
-        return self._database.submit(Settle(message.id, states, records, final, spooled))
+        return self._database.submit_patiently(Settle(message.id, states, records, final, spooled))
 
     async def drop_content(self, message: Message) -> None:
         """Remove the spool file of a message of which nothing is owed any more."""
