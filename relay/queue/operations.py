@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, Table, delete, exists, insert, null, select, update
+from sqlalchemy.sql.elements import ClauseElement
 
 from relay.database.schema import attempts, contents, deliveries, messages
-from relay.database.statements import Prepared
+from relay.database.statements import Prepared, Rows
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
 
@@ -18,8 +19,8 @@ class Fenced(RelayError):
     """The delivery was changed by somebody else since it was claimed; nothing was written."""
 
 
-def _insert(table: Any, *columns: str) -> Prepared:
-    return Prepared(insert(table).values({name: bindparam(name) for name in columns}), columns, together=True)
+def _insert(table: Table, *columns: str) -> Prepared:
+    return Prepared(columns, lambda rows: insert(table).values(rows))
 
 
 _MESSAGE = _insert(
@@ -64,46 +65,53 @@ _ATTEMPT = _insert(
     "cause",
     "elapsed_ms",
 )
-_SETTLE = Prepared(
-    update(deliveries)
-    .where(
-        and_(
-            deliveries.c.message_id == bindparam("the_message"),
-            deliveries.c.number == bindparam("the_number"),
-            deliveries.c.token == bindparam("the_token"),
+
+
+def _settle(rows: Rows) -> ClauseElement:
+    [row] = rows  # UPDATE ... FROM (VALUES ...) makes SQLite copy what it updates: slower than one at a time
+    return (
+        update(deliveries)
+        .where(
+            deliveries.c.message_id == row["the_message"],
+            deliveries.c.number == row["the_number"],
+            deliveries.c.token == row["the_token"],
             deliveries.c.settled_at.is_(None),
         )
+        .values(
+            state=row["state"],
+            due_at=row["due_at"],
+            attempts=row["attempts"],
+            account_id=row["lane"],
+            owner=null(),
+            settled_at=row["settled_at"],
+            possible_duplicate=row["possible_duplicate"],
+        )
     )
-    .values(
-        state=bindparam("state"),
-        due_at=bindparam("due_at"),
-        attempts=bindparam("attempts"),
-        account_id=bindparam("lane"),
-        owner=None,
-        settled_at=bindparam("settled_at"),
-        possible_duplicate=bindparam("possible_duplicate"),
-    ),
+
+
+def _forget(rows: Rows) -> ClauseElement:
+    owed = select(deliveries.c.number).where(
+        deliveries.c.message_id == contents.c.message_id, deliveries.c.settled_at.is_(None)
+    )
+    return delete(contents).where(contents.c.message_id.in_([row["message_id"] for row in rows]), ~exists(owed))
+
+
+_SETTLE = Prepared(
     (
         "state",
         "due_at",
         "attempts",
         "lane",
-        "owner",
         "settled_at",
         "possible_duplicate",
         "the_message",
         "the_number",
         "the_token",
     ),
+    _settle,
+    most_rows=1,
 )
-_owed = exists(
-    select(deliveries.c.number).where(
-        deliveries.c.message_id == bindparam("owed_by"), deliveries.c.settled_at.is_(None)
-    )
-)
-_FORGET = Prepared(
-    delete(contents).where(contents.c.message_id == bindparam("the_message"), ~_owed), ("the_message", "owed_by")
-)
+_FORGET = Prepared(("message_id",), _forget)
 
 
 @dataclass(slots=True)
@@ -144,7 +152,7 @@ class Settle(Operation[bool]):
         if _SETTLE.run(connection, states) != len(states):
             raise Fenced("a delivery was changed by somebody else")
         _ATTEMPT.run(connection, [row for operation in operations for row in operation.attempts])
-        _FORGET.run(connection, [(o.message_id, o.message_id) for o in operations if o.settles and not o.spooled])
+        _FORGET.run(connection, [(o.message_id,) for o in operations if o.settles and not o.spooled])
         return [
             operation.settles and operation.spooled and _is_settled(connection, operation.message_id)
             for operation in operations

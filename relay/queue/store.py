@@ -274,7 +274,6 @@ class Queue:
                     settlement.due_at,
                     tried,
                     message.account_id,
-                    None,  # owner: out of hand
                     settled_at,
                     int(settlement.possible_duplicate),
                     message.id,
