@@ -114,12 +114,14 @@ def _bound_logger(level: str) -> type[Any]:
     least = _LEVELS.index(level)
 
     def method(name: str, *, exception: bool = False) -> Any:
+        write = "write" if _LEVELS.index(name) < _LEVELS.index("warning") else "write_now"
+
         def log(self: Any, event: str, /, **fields: Any) -> None:
             if exception:
                 fields.setdefault("exc_info", True)
             if self._context:
                 fields = {**self._context, **fields}
-            self._logger.write(self._processors[0](name, event, fields))
+            getattr(self._logger, write)(self._processors[0](name, event, fields))
 
         return log
 

@@ -1,4 +1,4 @@
-"""Writes finished lines to a descriptor: those of one turn of the event loop with one system call."""
+"""Writes finished lines to a descriptor: those of some milliseconds with one system call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import select
 import threading
 from collections.abc import Callable
 
-_TURN_LINES = 256  # more than these in one turn do not wait for its end
+_WAIT_S = 0.01  # how long a line waits for others; what nobody must miss does not wait
+_TURN_LINES = 256  # more than these do not wait any longer
 _HELD_OCTETS = 1 << 20  # held for a reader that is slow; beyond it lines are dropped, and counted
 _RETRY_S = 0.02
 _FLUSH_S = 5.0  # how long `flush` waits for a reader that does not read
@@ -43,12 +44,19 @@ class Output:
             return
         if loop is not self._loop:
             self._loop = loop
-            loop.call_soon(self._turn)
+            loop.call_later(_WAIT_S, self._turn)
         elif len(self._lines) >= _TURN_LINES:
             with self._lock:
                 self._send(0)
 
-    debug = info = warning = error = critical = write  # what a structlog logger calls
+    def write_now(self, line: bytes) -> None:
+        """As `write`, and everything held goes out with it: for warnings and worse."""
+        self._lines.append(line)
+        with self._lock:
+            self._send(0)
+
+    debug = info = write  # what a structlog logger calls
+    warning = error = critical = write_now
 
     def flush(self) -> None:
         """Write all there is, waiting a few seconds at most for a slow reader."""

@@ -267,16 +267,29 @@ def test_libraries_speak_in_the_same_form(start: Callable[..., Lines]) -> None:
 # -- output
 
 
-async def test_lines_of_one_turn_go_out_together_at_its_end(start: Callable[..., Lines]) -> None:
+async def _written(lines: Lines, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(lines.raw()) < count:
+            await asyncio.sleep(0)
+
+
+async def test_lines_wait_a_little_for_each_other_and_go_out_together(start: Callable[..., Lines]) -> None:
     lines = start()
     for number in range(100):
         log.info("session.opened", attempt=number)
     assert lines.raw() == []
-    await asyncio.sleep(0)
+    await _written(lines, 1)
     assert [event["attempt"] for event in lines.events()] == list(range(100))
     log.info("session.closed")
     flush()
     assert len(lines.raw()) == 101
+
+
+async def test_a_warning_waits_for_nothing_and_takes_along_what_was_held(start: Callable[..., Lines]) -> None:
+    lines = start()
+    log.info("session.opened")
+    log.warning("storage.full")
+    assert [event["event"] for event in lines.events()] == ["session.opened", "storage.full"]
 
 
 async def test_a_turn_that_logs_much_does_not_hold_it_all(start: Callable[..., Lines]) -> None:
@@ -284,7 +297,7 @@ async def test_a_turn_that_logs_much_does_not_hold_it_all(start: Callable[..., L
     for number in range(10_000):
         log.info("session.opened", attempt=number)
     assert len(lines.raw()) > 9_000
-    await asyncio.sleep(0)
+    await _written(lines, 10_000)
     assert [event["attempt"] for event in lines.events()] == list(range(10_000))
 
 
