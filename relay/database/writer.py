@@ -7,8 +7,9 @@ import collections
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +30,7 @@ class Operation(Generic[T]):
     """
 
     __slots__ = ()
+    prepared: ClassVar[bool] = False  # runs `Prepared` statements only: the transaction needs no part of Core
 
     @classmethod
     def apply_all(cls, connection: Connection, operations: Sequence[Any]) -> list[Any]:
@@ -214,21 +216,35 @@ class Writer:
     def _transaction(
         self, connection: Connection, operations: list[Operation[Any]], *, alone: bool = False
     ) -> list[Any]:
-        with connection.begin():
-            if alone:
+        if alone:
+            with connection.begin():
                 return [
                     _in_savepoint(connection, lambda c, o=operation: type(o).apply_all(c, [o])[0])  # type: ignore[misc]
                     for operation in operations
                 ]
-            kinds: dict[type, list[int]] = {}
-            for place, operation in enumerate(operations):
-                kinds.setdefault(type(operation), []).append(place)
-            results: list[Any] = [None] * len(operations)
+        kinds: dict[type[Operation[Any]], list[int]] = {}
+        for place, operation in enumerate(operations):
+            kinds.setdefault(type(operation), []).append(place)
+        results: list[Any] = [None] * len(operations)
+        with self._prepared(connection) if all(kind.prepared for kind in kinds) else connection.begin():
             for kind, places in kinds.items():
-                of_kind = kind.apply_all(connection, [operations[place] for place in places])  # type: ignore[attr-defined]
+                of_kind = kind.apply_all(connection, [operations[place] for place in places])
                 for place, result in zip(places, of_kind, strict=True):
                     results[place] = result
-            return results
+        return results
+
+    @contextmanager
+    def _prepared(self, connection: Connection) -> Iterator[None]:
+        """A transaction around prepared statements alone: no more than the driver's own BEGIN and COMMIT."""
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            driver.execute("COMMIT")
+        except BaseException:
+            if driver.in_transaction:  # after some errors SQLite has rolled back already
+                driver.execute("ROLLBACK")
+            raise
 
     def _damage(self, error: Exception, operations: list[Operation[Any]]) -> list[Any]:
         """The batch as a whole failed: tell what that means for each operation in it."""

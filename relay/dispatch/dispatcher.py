@@ -108,7 +108,7 @@ class Dispatcher:
         route = self._directory.route(message.reverse_path)
         if route is None or route.account_id == lane.account_id:
             return True
-        message.account_id = route.account_id
+        message.account_id, message.moved = route.account_id, True
         self._lane(route.account_id).push(message)
         return False
 

@@ -57,6 +57,7 @@ class Message:
     accepted_at: int
     deliveries: list[Delivery] = field(default_factory=list)
     held_bytes: int = 0  # its share of the memory budget
+    moved: bool = False  # to another lane since it was claimed
 
 
 @dataclass(frozen=True, slots=True)

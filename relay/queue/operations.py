@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Table, delete, exists, insert, null, select, update
 from sqlalchemy.sql.elements import ClauseElement
 
 from relay.database.schema import attempts, contents, deliveries, messages
-from relay.database.statements import Prepared, Rows
+from relay.database.statements import Prepared, Row, Rows
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
 
@@ -20,7 +20,7 @@ class Fenced(RelayError):
 
 
 def _insert(table: Table, *columns: str) -> Prepared:
-    return Prepared(columns, lambda rows: insert(table).values(rows))
+    return Prepared(columns, lambda rows, _: insert(table).values(rows))
 
 
 _MESSAGE = _insert(
@@ -67,7 +67,26 @@ _ATTEMPT = _insert(
 )
 
 
-def _settle(rows: Rows) -> ClauseElement:
+def _finish(rows: Rows, shared: Row) -> ClauseElement:
+    return (
+        update(deliveries)
+        .where(
+            deliveries.c.message_id.in_([row["message_id"] for row in rows]),
+            deliveries.c.number == shared["number"],
+            deliveries.c.token == shared["token"],
+            deliveries.c.settled_at.is_(None),
+        )
+        .values(
+            state=shared["state"],
+            attempts=shared["attempts"],
+            owner=null(),
+            settled_at=shared["settled_at"],
+            possible_duplicate=shared["possible_duplicate"],
+        )
+    )
+
+
+def _settle(rows: Rows, _: Row) -> ClauseElement:
     [row] = rows  # UPDATE ... FROM (VALUES ...) makes SQLite copy what it updates: slower than one at a time
     return (
         update(deliveries)
@@ -89,7 +108,7 @@ def _settle(rows: Rows) -> ClauseElement:
     )
 
 
-def _forget(rows: Rows) -> ClauseElement:
+def _forget(rows: Rows, _: Row) -> ClauseElement:
     owed = select(deliveries.c.number).where(
         deliveries.c.message_id == contents.c.message_id, deliveries.c.settled_at.is_(None)
     )
@@ -111,6 +130,11 @@ _SETTLE = Prepared(
     _settle,
     most_rows=1,
 )
+_FINISH = Prepared(
+    ("message_id",),
+    _finish,
+    shared=("state", "attempts", "possible_duplicate", "settled_at", "number", "token"),
+)
 _FORGET = Prepared(("message_id",), _forget)
 
 
@@ -118,6 +142,7 @@ _FORGET = Prepared(("message_id",), _forget)
 class Accept(Operation[None]):
     """Make one message ours: its row, its content if it is small, a delivery for each recipient."""
 
+    prepared: ClassVar[bool] = True
     message: tuple[Any, ...]
     content: tuple[int, bytes] | None
     deliveries: list[tuple[Any, ...]]
@@ -139,17 +164,28 @@ class Settle(Operation[bool]):
     recorded all the same by `Queue`, its state is not touched.
     """
 
+    prepared: ClassVar[bool] = True
     message_id: int
-    states: list[tuple[Any, ...]]
+    finals: list[tuple[str, int, int, int, int]]  # state, attempts, possible_duplicate, number, token
+    states: list[tuple[Any, ...]]  # the others, and all of a message that changed its lane
     attempts: list[tuple[Any, ...]]
     settles: bool  # at least one delivery reached a final state
     spooled: bool
+    now: int  # ms since 1970
 
     @classmethod
     def apply_all(cls, connection: Connection, operations: Sequence[Settle]) -> list[bool]:
-        """Three statements for the whole batch; spooled messages ask one more question each."""
+        """A few statements for the whole batch; spooled messages ask one more question each."""
         states = [row for operation in operations for row in operation.states]
-        if _SETTLE.run(connection, states) != len(states):
+        changed = _SETTLE.run(connection, states)
+        alike: dict[tuple[str, int, int, int, int], list[tuple[int]]] = {}  # nearly always one: relayed at once
+        for operation in operations:
+            for final in operation.finals:
+                alike.setdefault(final, []).append((operation.message_id,))
+        now = max(operation.now for operation in operations)
+        for (state, tried, doubtful, number, token), rows in alike.items():
+            changed += _FINISH.run(connection, rows, (state, tried, doubtful, now, number, token))
+        if changed != len(states) + sum(len(operation.finals) for operation in operations):
             raise Fenced("a delivery was changed by somebody else")
         _ATTEMPT.run(connection, [row for operation in operations for row in operation.attempts])
         _FORGET.run(connection, [(o.message_id,) for o in operations if o.settles and not o.spooled])
@@ -159,6 +195,15 @@ class Settle(Operation[bool]):
         ]
 
 
+def _owed(rows: Rows, _: Row) -> ClauseElement:
+    [row] = rows
+    return select(deliveries.c.number).where(
+        deliveries.c.message_id == row["message_id"], deliveries.c.settled_at.is_(None)
+    )
+
+
+_OWED = Prepared(("message_id",), _owed)
+
+
 def _is_settled(connection: Connection, message_id: int) -> bool:
-    owed = select(deliveries.c.number).where(deliveries.c.message_id == message_id, deliveries.c.settled_at.is_(None))
-    return connection.execute(owed.limit(1)).first() is None
+    return _OWED.first(connection, (message_id,)) is None

@@ -260,27 +260,32 @@ class Queue:
         could be recorded: then the call must be made again before anything new is sent.
         """
         now = self._clock()
+        finals: list[tuple[str, int, int, int, int]] = []
         states: list[tuple[object, ...]] = []
         records: list[tuple[object, ...]] = []
-        final = False
+        settles = False
         for settlement in settlements:
             delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
-            settled_at = now if state in SETTLED else None
-            final = final or settled_at is not None
             tried = delivery.attempts + (attempt is not None)
-            states.append(
-                (
-                    state.value,
-                    settlement.due_at,
-                    tried,
-                    message.account_id,
-                    settled_at,
-                    int(settlement.possible_duplicate),
-                    message.id,
-                    delivery.number,
-                    delivery.token,
+            doubtful = int(settlement.possible_duplicate)
+            final = state in SETTLED
+            settles = settles or final
+            if final and not message.moved:
+                finals.append((state.value, tried, doubtful, delivery.number, delivery.token))
+            else:
+                states.append(
+                    (
+                        state.value,
+                        settlement.due_at,
+                        tried,
+                        message.account_id,
+                        now if final else None,
+                        doubtful,
+                        message.id,
+                        delivery.number,
+                        delivery.token,
+                    )
                 )
-            )
             if attempt is not None:
                 records.append(
                     (
@@ -299,7 +304,7 @@ class Queue:
                     )
                 )
         spooled = message.content.spool is not None
-        return self._database.submit_patiently(Settle(message.id, states, records, final, spooled))
+        return self._database.submit_patiently(Settle(message.id, finals, states, records, settles, spooled, now))
 
     async def drop_content(self, message: Message) -> None:
         """Remove the spool file of a message of which nothing is owed any more."""
