@@ -97,7 +97,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
     line = await reader.readline()
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("not JSON") from None  # the original error would carry the line
     match request:
         case {"action": str(action), "args": dict(arguments)}:

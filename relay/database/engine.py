@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from relay.database import migration
 from relay.database.writer import Call, Operation, Writer
-from relay.mail.errors import RelayError
+from relay.mail.errors import RelayError, StorageFailed, StorageFull
 
 T = TypeVar("T")
 
@@ -100,7 +102,7 @@ def connect_sqlite(path: Path) -> Engine:
 
 def _connect_readers(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///file:{path}?mode=ro&uri=true",
+        f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true",
         poolclass=QueuePool,
         pool_size=2,
         max_overflow=4,
@@ -119,7 +121,8 @@ def _connect_readers(path: Path) -> Engine:
 def _lock(data_dir: Path) -> IO[str]:
     """Take the lock that keeps a second process off the store; released when the file is closed."""
     path = data_dir / "relay.lock"
-    handle = open(path, "a+", encoding="ascii")  # noqa: SIM115 - held until the store closes
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    handle = os.fdopen(descriptor, "r+", encoding="ascii")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -127,7 +130,8 @@ def _lock(data_dir: Path) -> IO[str]:
         holder = handle.read(32).strip()
         handle.close()
         raise StoreLocked(path, holder) from None
-    handle.truncate(0)
+    handle.seek(0)
+    handle.truncate()
     handle.write(f"{os.getpid()}\n")
     handle.flush()
     return handle
@@ -148,10 +152,15 @@ async def open_database(
     readers: Engine | None = None
     try:
         fresh = not path.exists()
+        # SQLite gives its log and its shared memory the mode of the database: no one else may read mail there.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
         engine = connect_sqlite(path)
-        await asyncio.to_thread(migration.upgrade, engine)
+        try:
+            await asyncio.to_thread(migration.upgrade, engine)
+        except DBAPIError as error:
+            raise _unusable(path, error) from None
         if fresh:
-            path.chmod(0o600)
             _sync_folder(path.parent)
         readers = _connect_readers(path)
         database = Database(engine, readers, path, on_lost=on_lost or (lambda error: None))
@@ -166,6 +175,16 @@ async def open_database(
         if engine is not None:
             engine.dispose()
         lock.close()
+
+
+def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(f"no room for {path}: free some space on its device")
+    remedy = (
+        "restore it from a backup" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else "see to its device"
+    )
+    return StorageFailed(f"{path} cannot be used ({error.orig}): {remedy}")
 
 
 def _sync_folder(folder: Path) -> None:

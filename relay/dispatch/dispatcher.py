@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from relay.accounts import store as account_store
 from relay.accounts.directory import Directory
 from relay.accounts.model import AccountState
@@ -17,21 +19,22 @@ from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
+from relay.dispatch.settling import Settler
 from relay.dispatch.verdict import LaneAction, Suspend
 from relay.mail.errors import StorageFailed, StorageFull
-from relay.mail.ids import format_id
 from relay.mail.outcome import Outcome
-from relay.queue.model import Message, Settlement, State
-from relay.queue.operations import Fenced
+from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.store import Queue
 from relay.submission.transport import Transport
 from relay.telemetry import get_logger
-from relay.telemetry.counters import count
 
 log = get_logger()
 
 _TICK_S = 20.0  # lease renewal and the look at what time has done
-_STORE_RETRY_S = 1.0
+_TICK = "dispatch tick"
+_RECORD_S = 5.0  # at the end, for what could not be recorded until then
+_AGED = 500  # messages or deliveries at a time
+_AGE_S = 2.0  # of each tick, for what time has done
 
 
 class Dispatcher:
@@ -58,7 +61,12 @@ class Dispatcher:
         self._history_ms = history_days * 86_400_000
         self._clock = clock
         self._lanes: dict[int, Lane] = {}
-        self._unrecorded: list[tuple[Attempt | None, Message, list[Settlement]]] = []
+        self._settler = Settler(
+            queue,
+            recovered=self._schedule_all,
+            waits=lambda account_id, due_at: self._lane(account_id).backlog(due_at),
+            failed=self.failed,
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._lost = False
@@ -71,12 +79,15 @@ class Dispatcher:
         self.queue.on_fresh = self.offer
         self.queue.on_backlog = lambda account_id: self._lane(account_id).backlog(self._clock())
         self.queue.withdraw = self.withdraw
-        self._spawn(self._tick(), "dispatch tick")
+        self._spawn(self._tick(), _TICK)
         for account_id, due_at in (await self.queue.due_times()).items():
             self._lane(account_id).backlog(due_at)
 
-    async def stop(self, grace_s: float) -> None:
-        """Give nothing away any more; let attempts end for `grace_s`, cancel the rest, record everything."""
+    async def stop(self, grace_s: float) -> bool:
+        """Give nothing away any more; let attempts end for `grace_s`, cancel the rest, record everything.
+
+        False: something could not be recorded; the queue must be left as it is, the next start sorts it out.
+        """
         self._stopping = True
         for lane in self._lanes.values():
             lane.stop()
@@ -87,11 +98,13 @@ class Dispatcher:
                 worker.cancel()
             if late:
                 await asyncio.wait(late, timeout=5)
-        for task in list(self._tasks):
-            if task.get_name() == "dispatch tick":
+        recorded = self._lost or await self._settler.finish(_RECORD_S)
+        for task in self._tasks:
+            if task.get_name() == _TICK:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=5)
+        return recorded
 
     def lost(self) -> None:
         """The store failed: send nothing any more, nothing could be recorded."""
@@ -101,7 +114,7 @@ class Dispatcher:
 
     def flowing(self) -> bool:
         """False while outcomes cannot be recorded, or on the way out."""
-        return not (self._stopping or self._unrecorded or self._lost)
+        return not (self._stopping or self._lost) and self._settler.flowing()
 
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
@@ -118,8 +131,8 @@ class Dispatcher:
             return False
         settlements = [Settlement(delivery, State.EXPIRED, 0, None) for delivery in message.deliveries]
         for delivery in message.deliveries:
-            self._log_expired(message, delivery.recipient)
-        self._write(None, message, settlements)
+            self._expired(message, delivery)
+        self._settler.write(message, settlements, None)
         return True
 
     def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]:
@@ -131,7 +144,7 @@ class Dispatcher:
         if result.accepted:
             lane.quota.spend(result.accepted, now / 1000)
             lane.well()
-            if lane.suspended:
+            if lane.suspended and lane.probing:
                 self._set_state(lane, AccountState.OK, None, None)
         if isinstance(result.lane, Suspend) and result.diagnosis is not None:  # first: nothing more is claimed then
             self._suspend(lane, result.diagnosis.id, result.diagnosis.cause, result.reply)
@@ -139,9 +152,7 @@ class Dispatcher:
             self._try_again(lane, attempt, result)
         if result.settlements:
             message.deliveries = [settlement.delivery for settlement in result.settlements]
-            self._write(attempt, message, result.settlements)
-            if result.due_at is not None:
-                lane.backlog(result.due_at)
+            self._settler.write(message, result.settlements, attempt.slot)
         elif attempt.slot is not None:
             self.queue.dot_settled(attempt.slot)
         return result.lane, result.diagnosis.id if result.diagnosis is not None else ""
@@ -201,15 +212,16 @@ class Dispatcher:
     async def withdraw(self, ids: Sequence[int]) -> None:
         """Put messages that wait in hand back to the store; those in an attempt stay."""
         wanted = set(ids)
-        taken: list[Message] = []
-        for lane in self._lanes.values():
-            taken.extend(message for message in lane.ready if message.id in wanted)
+        given: list[asyncio.Task[Any]] = []
+        for lane in tuple(self._lanes.values()):
+            taken = [message for message in lane.ready if message.id in wanted]
             if taken:
                 kept = [message for message in lane.ready if message.id not in wanted]
                 lane.ready.clear()
                 lane.ready.extend(kept)
-        if taken:
-            await self.queue.give_back(taken)
+                given.append(self._spawn(self._give_back(lane, taken), "give back"))
+        for task in given:  # goes on when the command is gone
+            await asyncio.shield(task)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -226,17 +238,22 @@ class Dispatcher:
             lane.configure(None, suspended=False)
             return
         upstream = self._directory.upstream(account)
-        first = lane.upstream is None
+        first, counted = lane.upstream is None, lane.upstream.per_day if lane.upstream is not None else 0
+        if upstream.per_day and upstream.per_day != counted:
+            lane.counting = True  # nothing goes before it is known what went today
+            self._spawn(self._count_day(lane), "count day")
         lane.configure(upstream, suspended=account.state is AccountState.SUSPENDED)
         if first and lane.suspended:
             self._probe_later(lane)
-        if first and upstream.per_day:
-            self._spawn(self._count_day(lane, upstream.per_day), "count day")
 
-    async def _count_day(self, lane: Lane, per_day: int) -> None:
+    async def _count_day(self, lane: Lane) -> None:
         since = self._clock() - 86_400_000
-        history = await self._database.read(lambda c: relayed_by_hour(c, lane.account_id, since))
-        lane.quota.restore(history)
+        try:
+            history = await self._database.read(lambda c: relayed_by_hour(c, lane.account_id, since))
+            lane.quota.restore(history)
+        finally:
+            lane.counting = False
+            lane.schedule()
 
     def _try_again(self, lane: Lane, attempt: Attempt, result: recording.Record) -> None:
         message = attempt.message
@@ -252,50 +269,14 @@ class Dispatcher:
                 message.smtputf8,
                 message.accepted_at,
                 result.again,
+                moved=message.moved,
             )
         else:
             again = message
         lane.ready.appendleft(again)
 
-    def _write(self, attempt: Attempt | None, message: Message, settlements: list[Settlement]) -> None:
-        future = self.queue.settle(message, settlements)
-        future.add_done_callback(lambda done: self._written(done, attempt, message, settlements))
-
-    def _written(
-        self,
-        done: asyncio.Future[bool],
-        attempt: Attempt | None,
-        message: Message,
-        settlements: list[Settlement],
-    ) -> None:
-        error = None if done.cancelled() else done.exception()
-        if isinstance(error, StorageFull | StorageFailed):
-            if not self._unrecorded:
-                log.error("storage.failed", where="settle", detail=str(error))
-                asyncio.get_running_loop().call_later(_STORE_RETRY_S, self._record_again)
-            self._unrecorded.append((attempt, message, settlements))
-            return
-        if isinstance(error, Fenced):
-            log.error("delivery.fenced", message_id=format_id(message.id))
-        elif error is not None:
-            self.failed("settle", error)
-        if attempt is not None and attempt.slot is not None:
-            self.queue.dot_settled(attempt.slot)
-        self.queue.put_down(message)
-        if error is None and done.result():
-            self._spawn(self.queue.drop_content(message), "drop content")
-
-    def _record_again(self) -> None:
-        """What could not be recorded is recorded before anything new is sent."""
-        waiting, self._unrecorded = self._unrecorded, []
-        if self._lost:
-            return
-        for attempt, message, settlements in waiting:
-            self._write(attempt, message, settlements)
-        asyncio.get_running_loop().call_later(_STORE_RETRY_S / 10, self._schedule_all)
-
     def _schedule_all(self) -> None:
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             lane.schedule()
 
     def _suspend(self, lane: Lane, remedy: str, cause: str, reply: str) -> None:
@@ -315,8 +296,13 @@ class Dispatcher:
             lane.suspended = False
         at = self._clock()
 
+        def change(connection: Connection) -> None:
+            account = account_store.get_account(connection, lane.account_id)
+            if account.state_cause != "operator":  # who stopped it by hand wants it stopped
+                account_store.set_state(connection, lane.account_id, state, cause, reply, at)
+
         async def write() -> None:
-            await self._database.write(lambda c: account_store.set_state(c, lane.account_id, state, cause, reply, at))
+            await self._database.write(change)
             await self._directory.reload()
             self._configure(lane)
 
@@ -335,7 +321,6 @@ class Dispatcher:
         except (StorageFull, StorageFailed) as error:
             log.error("storage.failed", where="give back", detail=str(error))
             lane.ready.extendleft(reversed(given))
-            return
         lane.backlog(self._clock())
 
     async def _reroute(self) -> None:
@@ -356,41 +341,51 @@ class Dispatcher:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            try:
-                if not await self.queue.renew():
-                    log.error("daemon.fault", where="lease", detail="another node declared this one dead")
-                await self._age()
-            except (StorageFull, StorageFailed) as error:
-                log.error("storage.failed", where="tick", detail=str(error))
+            for duty in (self._renew, self._age):
+                try:
+                    await duty()
+                except (StorageFull, StorageFailed) as error:
+                    log.error("storage.failed", where="tick", detail=str(error))
+                except Exception as error:  # outermost loop: without it leases end and nothing is sent any more
+                    self.failed("tick", error)
+
+    async def _renew(self) -> None:
+        if not await self.queue.renew():
+            log.error("daemon.fault", where="lease", detail="another node declared this one dead")
 
     async def _age(self) -> None:
-        for message, delivery in await self.queue.expire(int(self.settings.lifetime_s * 1000), limit=500):
-            self._log_expired(message, delivery.recipient)
-        await self.queue.prune(self._history_ms, limit=500)
+        until = time.monotonic() + _AGE_S
+        for message, delivery in await self.queue.expire(int(self.settings.lifetime_s * 1000), limit=_AGED):
+            self._expired(message, delivery)
+        while await self.queue.prune(self._history_ms, limit=_AGED) == _AGED and time.monotonic() < until:
+            pass
+        await self.queue.shrink()
 
-    def _log_expired(self, message: Message, recipient: str) -> None:
+    def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)
-        name = account.address if account is not None else ""
-        count("relay_deliveries_total", account=name, outcome="expired")
-        log.warning(
-            "delivery.expired",
-            message_id=format_id(message.id),
-            account=name,
-            sender=message.reverse_path,
-            recipient=recipient,
-            elapsed_ms=self._clock() - message.accepted_at,
-        )
+        recording.log_expired(message, delivery, account.address if account is not None else "", self._clock())
 
     def _probe_later(self, lane: Lane) -> None:
         """Try a suspended account's login again after a while, with the next message that waits."""
-        account = self._directory.account(lane.account_id)
-        if self.settings.probe_s and account is not None and account.state_cause != "operator":
-            asyncio.get_running_loop().call_later(self.settings.probe_s, lane.probe)
+        if self.settings.probe_s:
+            asyncio.get_running_loop().call_later(self.settings.probe_s, self._probe, lane)
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _probe(self, lane: Lane) -> None:
+        account = self._directory.account(lane.account_id)
+        if account is None or not lane.suspended or account.state_cause == "operator":
+            return
+        if not lane.probe():
+            self._probe_later(lane)
+
+    def unproven(self, lane: Lane) -> None:
+        """A probe ended without saying whether the login is well."""
+        self._probe_later(lane)
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -42,6 +42,7 @@ class Services(Protocol):
     def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]: ...
     def rested(self, lane: Lane, seconds: float) -> None: ...
     def unwanted(self, lane: Lane) -> None: ...
+    def unproven(self, lane: Lane) -> None: ...
     def failed(self, where: str, error: BaseException) -> None: ...
 
 
@@ -63,9 +64,10 @@ class Lane:
         self.resting_until = 0.0  # monotonic
         self.rest_cause = ""
         self._services = services
+        self.counting = False  # what it sent today is being looked up
         self._starting = 0  # workers that did not take yet
         self._proven = False
-        self._probing = False  # a suspended account's login is being tried
+        self.probing = False  # a suspended account's login is being tried
         self._failures = 0
         self._strikes = 0
         self._pace = Pace(0, now=0.0)
@@ -100,7 +102,9 @@ class Lane:
     def push(self, message: Message) -> None:
         """A message in hand waits here now."""
         self.ready.append(message)
-        if self._starting == 0 or len(self.ready) > self._starting:
+        if self.upstream is None or (self.suspended and not self.probing):
+            self._services.unwanted(self)
+        elif self._starting == 0 or len(self.ready) > self._starting:
             self.schedule()
 
     def backlog(self, due_at: int) -> None:
@@ -112,20 +116,24 @@ class Lane:
     def suspend(self) -> None:
         """Give nothing away any more until `configure` or `probe` says otherwise."""
         self.suspended = True
-        self._probing = self._proven = False
+        self.probing = self._proven = False
 
-    def probe(self) -> None:
-        """Try a suspended account's login with the next message that waits."""
-        if self.suspended and not self.workers:
-            self._probing = True
-            self._proven = False
-            self.schedule()
+    def probe(self) -> bool:
+        """Try a suspended account's login with the next message that waits; False: not now."""
+        if self.workers:
+            return False
+        self.probing = True
+        self._proven = False
+        self.schedule()
+        return True
 
     # -- scheduling ----------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
         """Start what can be started now; set the timer for what comes next."""
-        if self.upstream is None or (self.suspended and not self._probing) or not self._services.flowing():
+        if self.upstream is None or self.counting or not self._services.flowing():
+            return
+        if self.suspended and not self.probing:
             return
         wait = self.resting_until - time.monotonic()
         if wait > 0:
@@ -157,8 +165,10 @@ class Lane:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.failed("lane", error)
             self.rest(None)
-        if not self.workers:
-            self._probing = False
+        if not self.workers and self.probing:
+            self.probing = False
+            if self.suspended:
+                self._services.unproven(self)
         self.schedule()
 
     def _wake_in(self, seconds: float) -> None:
@@ -171,17 +181,18 @@ class Lane:
         self._timer = loop.call_at(at, self.schedule)
 
     async def _claim(self) -> None:
+        asked, self.next_due = self.next_due, None  # what comes up meanwhile is not forgotten
         try:
             idle = not self.ready and not self.active
-            claimed, self.next_due = await self._services.queue.claim_due(
-                self.account_id, limit=_CLAIM, at_least_one=idle
-            )
+            claimed, later = await self._services.queue.claim_due(self.account_id, limit=_CLAIM, at_least_one=idle)
         except Exception as error:
             self._services.failed("claim", error)
-            claimed = []
+            claimed, later = [], asked
+        if later is not None:
+            self.next_due = later if self.next_due is None else min(later, self.next_due)
         self._refill = None
         self.ready.extend(claimed)
-        if self.upstream is None or (self.suspended and not self._probing):
+        if self.upstream is None or (self.suspended and not self.probing):
             self._services.unwanted(self)
         if not claimed and self.next_due is not None:  # the memory budget is spent by other lanes, or the store fails
             self.next_due = max(self.next_due, int(time.time() * 1000) + _CLAIM_AGAIN_MS)
@@ -191,7 +202,7 @@ class Lane:
 
     def take(self, upstream: Upstream) -> Attempt | None:
         """The next attempt for a connection to `upstream`, or None: empty, held back, or the settings changed."""
-        if upstream != self.upstream or (self.suspended and not self._probing) or not self._services.flowing():
+        if upstream != self.upstream or (self.suspended and not self.probing) or not self._services.flowing():
             return None
         now = time.monotonic()
         if self.resting_until > now or (self.active and not self._proven):
@@ -246,6 +257,7 @@ class Lane:
             message.accepted_at,
             message.deliveries[most:],
             message.held_bytes,
+            message.moved,
         )
         message.deliveries = message.deliveries[:most]
         message.held_bytes = 0

@@ -13,7 +13,7 @@ from relay.dispatch.schedule import backoff_s, jittered
 from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend, Verdict, decide
 from relay.mail.ids import format_id
 from relay.mail.outcome import Accepted, Outcome, Unreachable
-from relay.queue.model import Delivery, Settlement, State
+from relay.queue.model import Delivery, Message, Settlement, State
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
 
@@ -182,6 +182,19 @@ def _log_delivery(
         attempt=delivery.attempts + 1,
         elapsed_ms=now - attempt.message.accepted_at,
         **more,
+    )
+
+
+def log_expired(message: Message, delivery: Delivery, account: str, now: int) -> None:
+    """A delivery whose lifetime is over without an attempt. `now` is ms since 1970."""
+    count("relay_deliveries_total", account=account, outcome="expired")
+    log.warning(
+        "delivery.expired",
+        message_id=format_id(message.id),
+        account=account,
+        sender=message.reverse_path,
+        recipient=delivery.recipient,
+        elapsed_ms=now - message.accepted_at,
     )
 
 

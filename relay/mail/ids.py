@@ -38,6 +38,11 @@ class IdSource:
         return (self._last_tick << 22) | (self._node << 12) | self._counter
 
 
+def first_id_at(ms: int) -> int:
+    """The smallest id that can have been made at this time (ms since 1970) or later; 0 before all ids."""
+    return max(0, ms - _EPOCH_MS) << 22
+
+
 def format_id(number: int) -> str:
     """The 13 characters people see for an id."""
     return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(60, -1, -5)])

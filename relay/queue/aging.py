@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, text, update
 
 from relay.database.schema import attempts, contents, deliveries, messages
 from relay.mail.content import Content
+from relay.mail.ids import first_id_at
 from relay.queue.model import Delivery, Message, State
+
+_FREE_PAGES = 4096
+_PAGES_AT_A_TIME = 2048
 
 
 def expire(
@@ -60,7 +64,8 @@ def expire(
 
 def prune(connection: Connection, cutoff: int, limit: int) -> int:
     """Delete messages accepted before `cutoff` of which nothing is owed, with all their history; how many."""
-    old = select(messages.c.id).where(messages.c.accepted_at < cutoff, ~_owed()).order_by(messages.c.id).limit(limit)
+    before = and_(messages.c.id < first_id_at(cutoff), messages.c.accepted_at < cutoff)  # ids grow with time
+    old = select(messages.c.id).where(before, ~_owed()).order_by(messages.c.id).limit(limit)
     ids = [row.id for row in connection.execute(old)]
     for table, column in (
         (attempts, attempts.c.message_id),
@@ -70,6 +75,18 @@ def prune(connection: Connection, cutoff: int, limit: int) -> int:
     ):
         connection.execute(delete(table).where(column.in_(ids)))
     return len(ids)
+
+
+def owed_files(connection: Connection) -> set[str]:
+    """The spool files of messages of which something is owed; every other file may go."""
+    named = select(messages.c.spool).where(messages.c.spool.is_not(None), _owed())
+    return {row.spool for row in connection.execute(named)}
+
+
+def shrink(connection: Connection) -> None:
+    """Cut free pages off the file, some at a time, once there are many (sqlite.org/pragma.html, incremental_vacuum)."""
+    if connection.dialect.name == "sqlite" and connection.scalar(text("PRAGMA freelist_count")) > _FREE_PAGES:
+        connection.execute(text(f"PRAGMA incremental_vacuum({_PAGES_AT_A_TIME})")).all()
 
 
 def _owed() -> ColumnElement[bool]:

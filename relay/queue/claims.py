@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, select, update
 
 from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
 from relay.mail.content import Content
 from relay.queue.model import Delivery, Message, State
 
 OVERHEAD = 2048  # octets a message in memory costs besides its content
+
+
+def untried() -> ColumnElement[str]:
+    """The state of a delivery that is given back: without the mark of a dot that never went out."""
+    before = case((deliveries.c.attempts > 0, State.DEFERRED.value), else_=State.QUEUED.value)
+    return case((deliveries.c.state == State.ACTIVE.value, before), else_=deliveries.c.state)
 
 
 def claim(

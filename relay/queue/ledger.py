@@ -28,17 +28,18 @@ class DotLedger:
         size = _HEADER + _SLOTS * _ID.size
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(handle, size)
+            os.posix_fallocate(handle, 0, size)  # a hole would be a SIGBUS on a full disk
             self._page = mmap.mmap(handle, size)
         finally:
             os.close(handle)
         self._free = list(range(_SLOTS - 1, -1, -1))
 
     def interrupted(self) -> set[int] | None:
-        """The ids whose dot was out when the last process ended; None: the machine was restarted, nobody knows."""
-        boot = _boot_id()
-        found = self._page[:_HEADER].rstrip(b"\0")
-        if found and found != boot:
+        """The ids whose dot was out when the last process ended; None: nobody knows.
+
+        Nobody does after a restart of the machine, nor when the page is new or was never written back.
+        """
+        if self._page[:_HEADER].rstrip(b"\0") != _boot_id():
             return None
         ids = struct.unpack_from(f"<{_SLOTS}q", self._page, _HEADER)
         return {number for number in ids if number}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from relay.mail.content import Content
 from relay.mail.errors import StorageFailed, StorageFull
 
 _HIGH_WATER = 192 * 1024  # octets held before they must go to the file; with what arrives meanwhile under 256 KiB
+_NAME = re.compile(r"[0-9a-f]{32}")
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
 
 
@@ -23,7 +25,9 @@ class FileSpool:
         self.inline_bytes = inline_bytes
 
     def open(self) -> None:
-        """Make the folder; durable before the first file."""
+        """Make the folder; durable before the first file. Raises StorageFailed when something else has its name."""
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise StorageFailed(f"{self.folder} is not a folder of its own; move it away")
         if not self.folder.is_dir():
             self.folder.mkdir(mode=0o700, parents=True)
             _sync_folder(self.folder.parent)
@@ -42,8 +46,15 @@ class FileSpool:
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self, known: set[str]) -> int:
-        """Delete every file that no message names; how many there were. Blocking; only at start, before any draft."""
-        swept = [entry.name for entry in os.scandir(self.folder) if entry.name not in known]
+        """Delete our files that no message names; how many there were. Blocking; only at start, before any draft.
+
+        What has another kind of name than ours is not ours and stays.
+        """
+        swept = [
+            entry.name
+            for entry in os.scandir(self.folder)
+            if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and entry.name not in known
+        ]
         self.remove(swept)
         return len(swept)
 

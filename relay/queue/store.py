@@ -10,12 +10,12 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from relay.database.engine import Database
-from relay.database.schema import FAR_FUTURE_MS, deliveries, messages, nodes
+from relay.database.schema import FAR_FUTURE_MS, deliveries, nodes
 from relay.mail.content import Content
-from relay.mail.errors import RelayError, StorageFull
+from relay.mail.errors import StorageFull
 from relay.mail.ids import IdSource
 from relay.queue import aging, operator
-from relay.queue.claims import OVERHEAD, claim, recover
+from relay.queue.claims import OVERHEAD, claim, recover, untried
 from relay.queue.ledger import DotLedger
 from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, State
 from relay.queue.operations import Accept, Settle
@@ -54,6 +54,7 @@ class Queue:
         self._memory_left = memory_bytes
         self._clock = clock
         self._ids = IdSource()
+        self._claiming = asyncio.Lock()
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
         self.node = 0
@@ -78,9 +79,7 @@ class Queue:
         self._ids = IdSource(after=largest)
         self.node = node
         self._lease_until = time.monotonic() + NODE_LEASE_S
-        known = await self._database.read(
-            lambda c: {name for (name,) in c.execute(select(messages.c.spool).where(messages.c.spool.is_not(None)))}
-        )
+        known = await self._database.read(aging.owed_files)
         await asyncio.to_thread(self._spool.sweep, known)
         return in_doubt
 
@@ -106,7 +105,7 @@ class Queue:
                 c.execute(
                     update(deliveries)
                     .where(deliveries.c.settled_at.is_(None), deliveries.c.owner == self.node)
-                    .values(owner=None)
+                    .values(owner=None, state=untried())
                 ).rowcount
             )
         )
@@ -167,7 +166,7 @@ class Queue:
                 self._memory_left += cost
             if isinstance(error, StorageFull):
                 self.room.spent()
-            if isinstance(error, RelayError) and content.spool is not None:
+            if isinstance(error, Exception) and content.spool is not None:  # cancelled: it is being committed
                 await asyncio.to_thread(self._spool.remove, [content.spool])
             raise
         if in_hand:
@@ -214,13 +213,15 @@ class Queue:
         spent; `at_least_one` goes beyond it by one message, so that no account starves.  None as the second
         value: nothing else waits.
         """
-        budget = self._memory_left
-        now = self._clock()
-        claimed, next_due = await self._database.write(
-            lambda c: claim(c, account_id, self.node, now=now, limit=limit, budget=budget, at_least_one=at_least_one)
-        )
-        for message in claimed:
-            self._memory_left -= message.held_bytes
+        async with self._claiming:  # each counts what the one before took
+            budget, now = self._memory_left, self._clock()
+            claimed, next_due = await self._database.write(
+                lambda c: claim(
+                    c, account_id, self.node, now=now, limit=limit, budget=budget, at_least_one=at_least_one
+                )
+            )
+            for message in claimed:
+                self._memory_left -= message.held_bytes
         return claimed, next_due
 
     def spool_path(self, content: Content) -> Path:
@@ -358,6 +359,10 @@ class Queue:
         await asyncio.to_thread(self._spool.remove, files)
         return expired
 
+    async def shrink(self) -> None:
+        """Give some of the store's free pages back to the device."""
+        await self._database.write(aging.shrink)
+
     async def prune(self, history_ms: int, *, limit: int) -> int:
         """Forget settled messages older than `history_ms`, at most `limit`; how many."""
         cutoff = self._clock() - history_ms
@@ -372,7 +377,7 @@ class Queue:
                 connection.execute(
                     update(deliveries)
                     .where(_is(message_id, delivery.number), deliveries.c.token == delivery.token)
-                    .values(owner=None, account_id=account_id)
+                    .values(owner=None, account_id=account_id, state=untried())
                 )
 
         await self._database.write(release)
