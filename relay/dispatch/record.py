@@ -19,6 +19,8 @@ from relay.telemetry.counters import count
 
 log = get_logger()
 
+_MOST_DOUBTFUL = 3  # attempts after which a delivery that is in doubt again waits for an operator
+
 _STRENGTH: dict[type, int] = {Strike: 1, Rest: 2, Suspend: 3}
 
 
@@ -80,6 +82,8 @@ def _settle(
     elapsed: int,
 ) -> Settlement:
     state, due_at = verdict.state, now
+    if state is State.IN_DOUBT and delivery.possible_duplicate and delivery.attempts >= _MOST_DOUBTFUL:
+        state = State.HELD  # an upstream that never answers rightly would get a copy an hour, for days
     if state in (State.DEFERRED, State.IN_DOUBT) and not verdict.at_once:
         first_s = (diagnosis.pause_for_s if diagnosis is not None else None) or settings.first_retry_s
         wait = backoff_s(delivery.attempts + 1, first_s=first_s, longest_s=settings.max_retry_s)

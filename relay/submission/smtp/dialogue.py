@@ -107,7 +107,12 @@ class Dialogue:
     def _begin(self, submission: Submission) -> Transaction | None:
         """Make ready to offer it; None: it was reported instead."""
         file = None
-        refusal = objection(submission, self._connection)
+        try:
+            refusal, lines = objection(submission, self._connection), commands(submission, self._connection)
+        except Exception:  # ours; the lane must get its message back
+            fault = Unreachable(Stage.MAIL, "unknown-failure", "a fault of this program, see the log")
+            self._source.report(submission, [fault] * len(submission.recipients))
+            raise
         outcome: Outcome | None = Refused(refusal, Stage.MAIL) if refusal is not None else None
         if outcome is None and isinstance(submission.content, Path):
             try:
@@ -117,7 +122,7 @@ class Dialogue:
         if outcome is not None:
             self._source.report(submission, [outcome] * len(submission.recipients))
             return None
-        transaction = Transaction(submission, commands(submission, self._connection), file)
+        transaction = Transaction(submission, lines, file)
         self._open.append(transaction)
         return transaction
 
