@@ -25,6 +25,8 @@ _WRITE_BOUND = 64 * 1024  # octets of replies that a client has not read
 _TURNS = 64  # commands in a row before others are served
 _TOO_LONG = b" " * (MAX_COMMAND + 1)  # stands for any such line
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_AT_ONCE = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"RSET", b"NOOP", b"QUIT"})
+_LONE_LINE = 1024  # octets; longer lines take the usual way and its limits
 _TLS_HANDSHAKE = 0x16  # the first octet of a TLS client hello
 _START_INPUT = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 
@@ -85,7 +87,7 @@ class RelaySession(SMTP):
             if data[0] == _TLS_HANDSHAKE and self._waiting and self._dialogue is not None:
                 # It may never send a line end.
                 self._say_last(self._dialogue.refuse(replies.NOT_SMTP), "not smtp")
-            else:
+            elif not (self._waiting and self._answered_at_once(data)):
                 self._reader.feed_data(data)
             return
         rest, pause = reception.feed(data)
@@ -93,6 +95,35 @@ class RelaySession(SMTP):
             self._buffer.extend(rest)
         if pause:
             self.transport.pause_reading()
+
+    def _answered_at_once(self, data: bytes) -> bool:
+        """Answer a lone command that needs no waiting, without waking the session's task for it.
+
+        Applications send one command and wait; this saves them a turn of the loop for each (a seventh of the event
+        loop's time per message).  Everything else, and whatever looks odd, takes the way of `_converse`.
+        """
+        text = data[:-2]
+        verb, _, argument = text.partition(b" ")
+        verb = verb.upper()
+        if verb not in _AT_ONCE or data[-2:] != b"\r\n" or len(data) > _LONE_LINE or not _is_printable(text):
+            return False
+        dialogue, transport = self._dialogue, self.transport
+        if dialogue is None or self._watch is None or self._out or self._buffer or self._closing:
+            return False
+        if self._door.stopping or transport.get_write_buffer_size():
+            return False
+        self._watch.command()
+        try:
+            reply = dialogue.answer(verb, argument.strip(b" "))
+        except Exception:
+            log.exception("daemon.fault", where="listener.session")
+            self._say_last(replies.FAULT.to_wire(), "fault")
+            return True
+        if dialogue.closing:
+            self._say_last(reply, dialogue.closing)
+        else:
+            transport.write(reply)
+        return True
 
     def eof_received(self) -> bool:
         """The client says no more, but may wait for a reply: stay open for that. TLS cannot be half closed."""
