@@ -42,7 +42,7 @@ def register(group: typer.Typer) -> None:
     group.command("set-password", epilog="Example: relay account set-password billing@example.com --password-file -")(
         set_password
     )
-    group.command("connect", epilog="Example: relay account connect billing@example.com")(connect)
+    group.command("connect", hidden=True, epilog="Example: relay account connect billing@example.com")(connect)
     group.command("suspend", epilog="Example: relay account suspend billing@example.com")(suspend)
     group.command("resume", epilog="Example: relay account resume billing@example.com")(resume)
     group.command("remove", epilog="Example: relay account remove billing@example.com")(remove)
@@ -120,7 +120,7 @@ def change(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change an account's settings; mail that waits already uses them."""
+    """Change an account's settings. Mail that waits already uses them."""
     result = perform(
         "account.set",
         {
@@ -161,7 +161,7 @@ def list_(as_json: Json = False) -> None:
 
 
 def show(address: Address, as_json: Json = False) -> None:
-    """One account with its settings, state and senders; never its password."""
+    """One account with its settings, state and senders. Never its password."""
     entry = perform("account.show", {"account": address})
     if as_json:
         print_json(entry)
@@ -201,7 +201,7 @@ def try_mail(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send a real test mail, and show each step; on failure its cause and what to do."""
+    """Send a real test mail, and show each step. On failure: its cause and what to do."""
 
     def told(step: Mapping[str, Any]) -> None:
         if not as_json:
@@ -228,7 +228,7 @@ def try_mail(
 
 
 def set_password(address: Address, password_file: PasswordFile = None, as_json: Json = False) -> None:
-    """Store a new password; an account that was suspended for its login goes on at once."""
+    """Store a new password. An account that was suspended for its login goes on at once."""
     password = read_password(password_file, address)
     result = perform("account.set_password", {"account": address, "password": password})
     if as_json:
@@ -250,13 +250,17 @@ def connect(address: Address, as_json: Json = False) -> None:
 def suspend(address: Address, as_json: Json = False) -> None:
     """Stop sending for an account; its mail waits."""
     result = perform("account.suspend", {"account": address})
-    print_json(result) if as_json else say(f"{result['account']} is suspended; its mail waits.")
+    if as_json:
+        print_json(result)
+    else:
+        say(f"{result['account']} is suspended{'' if result['changed'] else ' already'}; its mail waits.")
 
 
 def resume(address: Address, as_json: Json = False) -> None:
     """Let an account send again."""
     result = perform("account.resume", {"account": address})
-    print_json(result) if as_json else say(f"{result['account']} sends again; {result['waiting']} waiting.")
+    done = "sends again" if result["changed"] else "was not suspended"
+    print_json(result) if as_json else say(f"{result['account']} {done}; {result['waiting']} waiting.")
 
 
 def remove(
@@ -264,7 +268,7 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="Also remove the senders that use it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove an account, its own sender entry and its stored password."""
+    """Remove an account. Its own sender entry and its stored password go, too."""
     result = perform("account.remove", {"account": address, "force": force})
     if as_json:
         print_json(result)

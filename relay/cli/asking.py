@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -41,9 +42,10 @@ def _from_prompt(owner: str) -> str:
     import getpass
 
     first = getpass.getpass(f"Password of {owner}: ")
+    password = _checked(first.encode("utf-8", "surrogateescape"))
     if first != getpass.getpass("Again: "):
         raise ControlError("the two passwords differ", "type it again")
-    return _checked(first.encode("utf-8", "surrogateescape"))
+    return password
 
 
 def _checked(raw: bytes) -> str:
@@ -56,4 +58,6 @@ def _checked(raw: bytes) -> str:
         raise ControlError("the password is not UTF-8", "convert the file to UTF-8") from None
     if not text:
         raise ControlError("the password is empty", "give the mailbox's password or app password")
+    if any(unicodedata.category(character) == "Cc" for character in text):  # RFC 4616 2; RFC 4013 2.3
+        raise ControlError("the password holds a control character or a second line", "give the password alone")
     return text

@@ -49,7 +49,12 @@ def add(
             "tolerate": _parts(tolerate),
         },
     )
-    print_json(result) if as_json else say(f"Added {result['name']}: {_summary(result)}.")
+    if as_json:
+        print_json(result)
+        return
+    say(f"Added {result['name']}: {_summary(result)}.")
+    if result["warning"]:
+        say(f"{result['warning']}.")
 
 
 def list_(as_json: Json = False) -> None:
@@ -98,8 +103,8 @@ def remove(name: Name, as_json: Json = False) -> None:
         print_json(result)
         return
     say(f"Removed {result['name']}.")
-    if not result["left"]:
-        say("No client is defined any more: any allowed network may use any registered sender.")
+    if result["warning"]:
+        say(f"{result['warning']}.")
 
 
 def _parts(given: list[str] | None) -> list[str]:

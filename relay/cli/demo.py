@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(as_json: Json = False) -> None:
-    """Show one plain mail going in and arriving authenticated, with nothing to set up."""
+    """Show a plain mail going in and coming out authenticated. Nothing needs to be set up."""
     from relay.cli.demonstration import demonstrate  # what it needs is loaded for this command alone
 
     result = demonstrate((lambda _: None) if as_json else say)

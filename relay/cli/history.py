@@ -59,7 +59,8 @@ def _tell(event: dict[str, Any]) -> None:
 
 def _until(event: dict[str, Any]) -> str:
     if event["account_state"] == "suspended":
-        return f": account {event['account']} is suspended (relay account show {event['account']})"
+        account = event["account"]
+        return f", next attempt when the account resumes: {account} is suspended (relay account show {account})"
     if event["next_attempt_at"] is None:
         return ""
     return f", next attempt {moment(event['next_attempt_at'])}"
@@ -109,9 +110,17 @@ def audit(
                 entry["actor"],
                 entry["action"],
                 entry["target"],
-                " ".join(f"{name}={value}" for name, value in entry["detail"].items()),
+                ", ".join(
+                    f"{name}={_plain(value)}" for name, value in entry["detail"].items() if value not in (None, [], "")
+                ),
             )
             for entry in result
         ],
         nothing="Nothing was changed.",
     )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -39,14 +39,14 @@ def add(as_json: Json = False) -> None:
 
 
 def rotate(as_json: Json = False) -> None:
-    """Seal every stored secret under the primary key, or under a new one when all are already."""
+    """Seal every stored secret under the primary key. When all are already: under a new one."""
     result = perform("key.rotate", {})
     if as_json:
         print_json(result)
     else:
         if result["added"]:
             say(f"Made key {result['added']}.")
-        say(f"{result['resealed']} secrets are sealed anew under key {result['primary']}.")
+        say(f"{_secrets(result['resealed'])} sealed anew under key {result['primary']}.")
         for old in result["droppable"]:
             say(f"Key {old} seals nothing any more: relay key drop {old}")
     if result["notice"]:
@@ -55,6 +55,10 @@ def rotate(as_json: Json = False) -> None:
         names = ", ".join(result["unreadable"])
         complain(f"secrets of {names} do not open; store them again with `relay account set-password`")
         raise typer.Exit(1)
+
+
+def _secrets(count: int) -> str:
+    return "1 secret is" if count == 1 else f"{count} secrets are"
 
 
 def drop(

@@ -35,7 +35,7 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Deliveries that are still owed, oldest first; with a settled state the latest first."""
+    """Deliveries that are still owed, oldest first. With a settled state: the latest first."""
     result = perform("queue.list", {"account": account, "state": state, "limit": limit})
     if as_json:
         print_json(result)
@@ -49,7 +49,7 @@ def list_(
                     entry["sender"] or "<>",
                     entry["recipient"],
                     entry["attempts"],
-                    moment(entry["next_attempt_at"]),
+                    _next(entry),
                     entry["reply"][:100],
                 )
                 for entry in result
@@ -70,11 +70,15 @@ def show(message_id: MessageId, as_json: Json = False) -> None:
     table(
         ("TO", "STATE", "TRIES", "NEXT", "LAST REPLY"),
         [
-            (entry["recipient"], entry["state"], entry["attempts"], moment(entry["next_attempt_at"]), entry["reply"])
+            (entry["recipient"], entry["state"], entry["attempts"], _next(entry), entry["reply"])
             for entry in result["deliveries"]
         ],
         nothing="",
     )
+
+
+def _next(entry: dict[str, Any]) -> str | None:
+    return "when the account resumes" if entry["account_suspended"] else moment(entry["next_attempt_at"])
 
 
 def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
@@ -100,21 +104,29 @@ def summary(as_json: Json = False) -> None:
         say("Nothing waits.")
         return
     states = ", ".join(f"{count} {state}" for state, count in sorted(result["states"].items()))
-    say(f"{result['deliveries']} deliveries are owed ({states}); the oldest for {age(result['oldest_s'])}.")
+    say(f"{_owed(result['deliveries'])} owed ({states}); the oldest for {age(result['oldest_s'])}.")
     table(
-        ("ACCOUNT", "STATE", "OWED", "RESTS", "IN ATTEMPT"),
+        ("ACCOUNT", "STATE", "OWED", "IN ATTEMPT"),
         [
             (
                 entry["account"],
-                entry["state"],
+                _account_state(entry),
                 entry["deliveries"],
-                f"{entry['lane']['resting_s']}s" if entry["lane"] and entry["lane"]["resting_s"] else None,
                 entry["lane"]["active"] if entry["lane"] else None,
             )
             for entry in result["accounts"]
         ],
         nothing="",
     )
+
+
+def _owed(count: int) -> str:
+    return "1 delivery is" if count == 1 else f"{count} deliveries are"
+
+
+def _account_state(entry: dict[str, Any]) -> str:
+    resting = (entry["lane"] or {}).get("resting_s")
+    return f"resting {resting}s" if resting and entry["state"] != "suspended" else str(entry["state"])
 
 
 def retry(ids: MessageIds, as_json: Json = False) -> None:

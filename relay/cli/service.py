@@ -30,7 +30,7 @@ def migrate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the store to this program's schema (with SQLite every start does that)."""
+    """Bring the store to this program's schema. Every start does that, too."""
     if to is not None:
         raise ControlError("copying to another store is not in this release", "leave out --to")
     from relay.control.migrate import schema_of

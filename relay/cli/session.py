@@ -95,7 +95,7 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
 def _parted(text: str) -> tuple[str, str]:
     """Reason and remedy of an error that has both in one line."""
     reason, _, remedy = text.partition("; ")
-    return reason, remedy or "see docs/operations.md"
+    return reason, remedy or "see the README"
 
 
 def _check_owner(data_dir: Path) -> None:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 def run(argv: list[str]) -> int:
     """Run one command; 0 done, 1 refused or not found (one line on standard error), 2 wrong usage."""
+    if argv == ["--version"]:
+        from relay import __version__
+
+        sys.stdout.write(f"relay {__version__}\n")
+        return 0
     if argv == ["serve"]:  # the daemon lives long: what only commands need stays out of its memory
         return serve()
     import typer
@@ -102,5 +107,5 @@ def _wrong_usage(wrong: Exception) -> int:
     if type(wrong).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(text + "\n")
     else:
-        complain(f"{' '.join(text.split())} See `{command} --help`")
+        complain(f"{' '.join(text.split()).rstrip('.')}. See `{command} --help`")
     return int(getattr(wrong, "exit_code", 2))

@@ -158,6 +158,8 @@ async def account_set_password(control: Control, *, account: str, password: str)
 async def account_suspend(control: Control, *, account: str) -> dict[str, Any]:
     """Stop sending; mail for it is still accepted and waits."""
     found = account_named(control, account)
+    if found.state is AccountState.SUSPENDED and found.state_cause == OPERATOR:
+        return {"account": found.address, "state": AccountState.SUSPENDED.value, "changed": False}
     await control.change(
         "account.suspend",
         found.address,
@@ -165,21 +167,24 @@ async def account_suspend(control: Control, *, account: str) -> dict[str, Any]:
         lambda connection: store.set_state(connection, found.id, AccountState.SUSPENDED, OPERATOR, at_ms=now_ms()),
     )
     log.info("account.suspended", account=found.address, cause=f"suspended by {control.actor}", remedy=OPERATOR)
-    return {"account": found.address, "state": AccountState.SUSPENDED.value}
+    return {"account": found.address, "state": AccountState.SUSPENDED.value, "changed": True}
 
 
 async def account_resume(control: Control, *, account: str) -> dict[str, Any]:
     """Send again, at once; also ends a rest."""
     found = account_named(control, account)
-    await control.change(
-        "account.resume",
-        found.address,
-        {},
-        lambda connection: store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms()),
-    )
+    suspended = found.state is not AccountState.OK
+    if suspended:
+        await control.change(
+            "account.resume",
+            found.address,
+            {},
+            lambda connection: store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms()),
+        )
     _wake(control, found, resumed=found.state is AccountState.SUSPENDED)
     counts = await control.database.read(waiting)
-    return {"account": found.address, "state": AccountState.OK.value, "waiting": counts.get(found.id, 0)}
+    owed = counts.get(found.id, 0)
+    return {"account": found.address, "state": AccountState.OK.value, "waiting": owed, "changed": suspended}
 
 
 async def account_remove(control: Control, *, account: str, force: bool = False) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from relay.accounts.model import Account, AccountState
 from relay.config.check import warnings as doubtful
+from relay.control.advice import steps_for
 from relay.control.context import Control
 from relay.control.probing import log_in, said
 from relay.database.migration import HEAD
@@ -16,6 +19,7 @@ from relay.diagnosis import diagnose
 
 _AT_ONCE = 8  # logins at a time
 _LOGIN_S = 60.0
+_DAY_S = 86_400
 _NO_CLIENT = "no client is defined: any allowed network may use any registered sender"
 
 
@@ -50,8 +54,18 @@ def _settings(control: Control, line: Any) -> None:
 async def _keys(control: Control, line: Any) -> None:
     ring = control.vault.ring
     line("keys", "ok", f"{len(ring.ids)} in the key ring, primary {ring.primary.id}")
-    if control.vault.created_key:
-        line("keys", "warning", "the first key was made just now", f"back up {control.settings.keys_dir}")
+    made = _made_lately(control.settings.keys_dir / f"{ring.primary.id}.key")
+    if control.vault.created_key and made:
+        line("keys", "warning", f"the first key is new (made {made})", f"back up {control.settings.keys_dir}")
+
+
+def _made_lately(file: Path) -> str:
+    """The day (UTC) a key file was made; empty when that is more than a day ago, or there is no such file."""
+    try:
+        made = file.stat().st_mtime
+    except OSError:
+        return ""
+    return time.strftime("%Y-%m-%d", time.gmtime(made)) if time.time() - made < _DAY_S else ""
 
 
 async def _database(control: Control, line: Any) -> None:
@@ -120,7 +134,8 @@ async def _upstream(control: Control, account: Account, line: Any, slots: asynci
         line("account", "ok", f"{where}: {done}")
         return
     diagnosis = diagnose(outcome, provider=upstream.provider)
-    remedy = diagnosis.remedy[0] if diagnosis.remedy else "see `relay explain`"
+    steps = steps_for(diagnosis.cls, diagnosis.remedy, account)
+    remedy = steps[0] if steps else "see `relay explain`"
     line("account", "failed", f"{where}: {said(outcome)} ({diagnosis.cause})", remedy)
 
 

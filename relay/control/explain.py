@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from relay.accounts.model import Account
+from relay.control.advice import steps_for
 from relay.diagnosis import explain as diagnosis_of
 from relay.diagnosis.model import Diagnosis
 
@@ -34,8 +36,8 @@ def explained(reply: str) -> dict[str, Any]:
     return facts_of(diagnosis_of(reply))
 
 
-def facts_of(diagnosis: Diagnosis) -> dict[str, Any]:
-    """A diagnosis for people and programs."""
+def facts_of(diagnosis: Diagnosis, account: Account | None = None) -> dict[str, Any]:
+    """A diagnosis for people and programs; with `account`, the steps are those for it."""
     return {
         "id": diagnosis.id,
         "provider": diagnosis.provider,
@@ -44,7 +46,7 @@ def facts_of(diagnosis: Diagnosis) -> dict[str, Any]:
         "who": _WHO.get(diagnosis.cls, "the administrator of this relay"),
         "what_happens": _consequence(diagnosis),
         "cause": diagnosis.cause,
-        "remedy": list(diagnosis.remedy),
+        "remedy": steps_for(diagnosis.cls, diagnosis.remedy, account),
     }
 
 

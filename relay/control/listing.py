@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from relay.accounts.model import Account, AccountState
+from relay.control.advice import steps_for
 from relay.control.context import Control, iso
 from relay.control.queue import account_named
 from relay.database.schema import deliveries
@@ -78,4 +79,8 @@ def cause_of(account: Account) -> Mapping[str, Any]:
     if account.state_cause == OPERATOR:
         return {"cause": "an operator suspended it", "remedy": [f"relay account resume {account.address}"]}
     entry = entry_by_id(account.state_cause or "")
-    return {"cause": entry.cause, "remedy": list(entry.remedy)} if entry is not None else {"cause": "", "remedy": []}
+    return (
+        {"cause": entry.cause, "remedy": steps_for(entry.cls, entry.remedy, account)}
+        if entry is not None
+        else {"cause": "", "remedy": []}
+    )

@@ -80,7 +80,7 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
     diagnosis = diagnose(outcome, provider=upstream.provider)
     failed_at = _STEPS[Stage.DONE if isinstance(outcome, InDoubt) else outcome.stage]
     control.progress({"step": failed_at, "ok": False, "detail": said(outcome)})
-    facts = facts_of(diagnosis)
+    facts = facts_of(diagnosis, found)
     return {**result, **facts, "ok": False, "reply": said(outcome), "failed_at": failed_at}
 
 

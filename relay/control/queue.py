@@ -179,6 +179,11 @@ def _suspended(control: Control, account_id: int) -> str | None:
     return account.address if account is not None and account.state.value == "suspended" else None
 
 
+def is_suspended(control: Control, account_id: int) -> bool:
+    """Whether that account waits for somebody to resume it."""
+    return _suspended(control, account_id) is not None
+
+
 async def known_ids(control: Control, ids: Sequence[str]) -> list[int]:
     """The numbers of message ids as people write them, distinct. Refused: an id that is none, or of no message."""
     numbers: dict[int, str] = {}
@@ -240,7 +245,8 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
 
 
 def _entry(control: Control, row: Any) -> dict[str, Any]:
-    waits = row.settled_at is None and row.due_at < FAR_FUTURE_MS
+    stopped = row.settled_at is None and is_suspended(control, row.account_id)
+    waits = row.settled_at is None and row.due_at < FAR_FUTURE_MS and not stopped
     reply = " ".join(part for part in (str(row.code or ""), row.status, row.reply) if part) if row.reply else ""
     return {
         "id": format_id(row.message_id),
@@ -251,6 +257,7 @@ def _entry(control: Control, row: Any) -> dict[str, Any]:
         "attempts": row.attempts,
         "accepted_at": iso(row.accepted_at),
         "next_attempt_at": iso(row.due_at) if waits else None,
+        "account_suspended": stopped,
         "settled_at": iso(row.settled_at),
         "possible_duplicate": bool(row.possible_duplicate),
         "size": row.size,

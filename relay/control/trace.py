@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
+from relay.control.advice import steps_for
 from relay.control.context import Control, ControlError, iso
-from relay.control.queue import account_name, message_facts
+from relay.control.queue import account_name, is_suspended, message_facts
 from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages
 from relay.diagnosis.catalogue import entry_by_id
 from relay.mail.ids import format_id, parse_id
@@ -74,7 +75,9 @@ def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str
         "reply": row.reply,
         "remedy": row.cause,
         "cause": entry.cause if entry is not None else "",
-        "steps": list(entry.remedy) if entry is not None else [],
+        "steps": steps_for(entry.cls, entry.remedy, control.directory.account(row.account_id))
+        if entry is not None
+        else [],
         "elapsed_ms": row.elapsed_ms,
     }
 
@@ -87,7 +90,9 @@ def _waiting(control: Control, row: Any) -> dict[str, Any]:
         "recipient": row.recipient,
         "state": row.state,
         "attempts": row.attempts,
-        "next_attempt_at": iso(row.due_at) if row.due_at < FAR_FUTURE_MS else None,
+        "next_attempt_at": iso(row.due_at)
+        if row.due_at < FAR_FUTURE_MS and not is_suspended(control, row.account_id)
+        else None,
         "account": account_name(control, row.account_id),
         "account_state": account.state.value if account is not None else "removed",
     }

@@ -27,6 +27,15 @@ log = get_logger()
 _SESSIONS_GRACE_S = 10.0
 
 
+class DoorRefused(RelayError):
+    """The operating system gave no listening socket for a front door; `errno` says why."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {error}")
+        self.host, self.port, self.errno = host, port, error.errno
+        self.reason = error.strerror or str(error)
+
+
 def serve(settings: RelaySettings) -> int:
     """Run in the foreground until SIGTERM or SIGINT; 0 after an orderly end, 1 when it could not go on."""
     configure(settings.log)
@@ -37,7 +46,7 @@ def serve(settings: RelaySettings) -> int:
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
         flush()
-        sys.stderr.write(f"relay: {_why(error)}\n")
+        sys.stderr.write(f"relay: {_why(error, settings)}\n")
         return 1
     finally:
         flush()
@@ -52,15 +61,32 @@ def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:
     return uvloop.run
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, settings: RelaySettings) -> str:
     """The one line that says why the start was refused, and the remedy."""
     if isinstance(error, StoreLocked):
         return f"{error}; stop that one first (systemctl stop relay, or kill its process)"
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"RELAY_LISTENER__PORT: {error.strerror or error}; stop what listens there, or give another port"
+    if isinstance(error, DoorRefused):
+        return _why_no_door(error, settings)
+    if isinstance(error, OSError) and error.filename and settings.data_dir.is_relative_to(str(error.filename)):
+        return f"RELAY_DATA_DIR: {error.filename}: {error.strerror}; give a folder that can be written"
     if isinstance(error, OSError) and error.errno == errno.EACCES:
         return f"{error}; ports below 1024 and folders of others need rights: give others, or run as their owner"
     return str(error)
+
+
+def _why_no_door(error: DoorRefused, settings: RelaySettings) -> str:
+    host, port = error.host, error.port
+    name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER"
+    of_host, of_port = (name, name) if settings.listeners else (f"{name}__HOST", f"{name}__PORT")
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            return f"{of_host}: {host} is no address of this machine; give one that is"
+        case errno.EADDRINUSE:
+            return f"{of_port}: {host} port {port} is in use; stop what listens there, or give another port"
+        case errno.EACCES:
+            return f"{of_port}: no right to listen on {host} port {port}; give one above 1023, or CAP_NET_BIND_SERVICE"
+        case _:
+            return f"{of_host}: cannot listen on {host} port {port}: {error.reason}; give another address"
 
 
 async def _run(settings: RelaySettings) -> int:
@@ -97,8 +123,13 @@ async def _start(relay: Relay, server: ControlServer) -> None:
     _warn_of_openness(relay)
     await relay.dispatcher.start()
     await server.start()
-    for listener in relay.listeners:  # last to start, first to stop
-        await listener.start()
+    for door, listener in zip(
+        relay.control.settings.doors, relay.listeners, strict=True
+    ):  # last to start, first to stop
+        try:
+            await listener.start()
+        except OSError as error:
+            raise DoorRefused(str(door.host), door.port, error) from error
     log.info(
         "daemon.ready",
         port=relay.listeners[0].port,

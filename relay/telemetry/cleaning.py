@@ -18,6 +18,8 @@ _MAX_DEPTH, _MAX_MEMBERS, _MAX_FIELDS = 4, 50, 40
 _MAX_FRAMES, _MAX_CHAIN = 12, 4
 _LINES = frozenset({"line", "command"})  # keys that carry protocol lines
 _UNIQUE = frozenset({"message_id", "header_message_id", "session_id", "delivery_id", "reply", "detail"})
+# Keys whose values are always our own constant text: masking a word of it would tell that the word is a password.
+_OWN = frozenset({"cause", "remedy"})
 _MAX_HARMLESS = 4096
 _PLAIN = frozenset({int, float, bool, type(None)})
 _ordinary: set[str] = set()  # keys found to need no care; they come from the source, so they are few
@@ -38,9 +40,9 @@ def clean_fields(fields: dict[str, Any]) -> None:
         if kind is str:
             if value in harmless:
                 continue
-            if len(value) > SHORT or not value.isprintable() or LIVE.touches(value):
+            if len(value) > SHORT or not value.isprintable() or (key not in _OWN and LIVE.touches(value)):
                 break
-            if key not in _UNIQUE:
+            if key not in _UNIQUE and key not in _OWN:
                 if len(harmless) >= _MAX_HARMLESS:
                     harmless.clear()
                 harmless.add(value)
@@ -71,6 +73,8 @@ def _clean_key(key: str) -> str:
 def _clean_field(key: str, value: object) -> Field:
     if secret_key(key) and value not in (None, "", True, False):
         return MASK
+    if key in _OWN and isinstance(value, str):
+        return clean_text(str.__str__(value), own=True)
     if key in _LINES and isinstance(value, str):
         value = auth_masked(value)
     cleaned = _clean(value, 0)
@@ -102,16 +106,17 @@ def _clean(value: object, depth: int) -> Field:
     return clean_text(str(value))
 
 
-def clean_text(text: str, limit: int = MAX_FIELD) -> str:
-    """One printable line of at most `limit` octets, live secrets masked.
+def clean_text(text: str, limit: int = MAX_FIELD, *, own: bool = False) -> str:
+    """One printable line of at most `limit` octets, live secrets masked unless the text is our `own`.
 
     Escaped are control characters, line and paragraph separators, format characters (bidi overrides), surrogates and
     unassigned ones: all that `str.isprintable` says no to.  The count of characters left out ends a cut text.
     """
     whole = len(text)
-    longest = LIVE.longest
+    longest = 0 if own else LIVE.longest
     cut = whole > limit + longest
-    text = LIVE.masked(text[: limit + longest] if cut else text)  # a secret across the limit is still seen as one
+    text = text[: limit + longest] if cut else text
+    text = text if own else LIVE.masked(text)  # a secret across the limit is still seen as one
     if cut:
         text = text[: max(0, len(text) - longest)]  # but the beginning of one may end the piece that was looked at
     if not text.isprintable():

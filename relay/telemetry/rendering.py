@@ -44,7 +44,7 @@ class JsonRenderer:
         return b"".join((head, self._stamp, b'",', tail[1:], b"\n"))
 
     def _head(self, event: str, level: str) -> bytes:
-        name = clean_text(str(event), 128)
+        name = clean_text(str(event), 128, own=True)
         head = orjson.dumps({"event": name, "level": level})[:-1] + b',"timestamp":"'
         if len(self._heads) < 1000:
             self._heads[event, level] = head
@@ -66,7 +66,7 @@ class ConsoleRenderer:
         self._colours = colours
 
     def __call__(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
-        event = clean_text(str(event), 128)
+        event = clean_text(str(event), 128, own=True)
         if "exc_info" in fields:
             _fold_exception(fields)
         clean_fields(fields)

@@ -305,3 +305,19 @@ def test_nothing_that_is_shown_acts_on_the_terminal(capsys: pytest.CaptureFixtur
     assert all(character.isprintable() or character == "\n" for character in out + err)
     assert len(err.splitlines()) == 2
     assert json.loads(out[out.index("{") :])["reply"] == nasty
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version").out.startswith("relay ")
+
+
+@pytest.mark.parametrize("group", [[], ["account"], ["sender"], ["client"], ["queue"], ["key"]])
+def test_no_line_of_a_group_s_help_is_cut(group: list[str], run: Run) -> None:
+    lines = run(*group, "--help").out.splitlines()
+    assert [line for line in lines if line.endswith("...") and "Usage" not in line] == []
+
+
+@pytest.mark.parametrize("password", ["a\0b", "one\ntwo", "tab\there"])
+def test_a_password_with_a_control_character_is_refused(password: str, run: Run) -> None:
+    answer = run("account", "add", "a@example.com", "--host", "h.example.com", "--password-file", "-", stdin=password)
+    refused(answer, "control character")

@@ -180,9 +180,15 @@ async def test_clients_bind_networks(control: Control) -> None:
     assert added["networks"] == ["10.1.0.0/16"]
     assert "host bits" in str(await refusal(control, "client.add", name="b", networks=["10.2.0.1/16"]))
     assert "belongs to client erp" in str(await refusal(control, "client.add", name="b", networks=["10.1.0.0/16"]))
+    assert "127.0.0.1 included" in added["warning"]
+    assert "@example.com goes through no account" in added.pop("warning")
+    assert "tolerance" in str(await refusal(control, "client.add", name="c", networks=["10.3.0.0/16"], tolerate=["x"]))
     assert await act(control, "client.show", name="erp") == added
     assert await act(control, "client.list") == [added]
-    assert await act(control, "client.remove", name="erp") == {"name": "erp", "left": 0}
+    removed = await act(control, "client.remove", name="erp")
+    assert isinstance(removed, dict)
+    assert removed["left"] == 0
+    assert "any registered sender" in removed["warning"]
     await refusal(control, "client.show", name="erp")
 
 
@@ -214,3 +220,15 @@ async def test_a_message_of_no_route_follows_a_new_sender(control: Control) -> N
     summary = await act(control, "queue.summary")
     assert isinstance(summary, dict)
     assert [(entry["account"], entry["deliveries"]) for entry in summary["accounts"]] == [("bob@example.com", 1)]
+
+
+async def test_suspending_twice_leaves_one_audit_row(control: Control) -> None:
+    await add(control)
+    for action in ("account.suspend", "account.resume"):
+        for changed in (True, False):
+            result = await act(control, action, account="ann@example.com")
+            assert isinstance(result, dict)
+            assert result["changed"] is changed
+    trail = await act(control, "audit")
+    assert isinstance(trail, list)
+    assert [entry["action"] for entry in trail] == ["account.add", "account.suspend", "account.resume"]

@@ -139,6 +139,16 @@ def test_masking_starts_and_ends() -> None:
     unmask("never was one")
 
 
+def test_our_own_words_do_not_give_a_weak_password_away() -> None:
+    mask("wrong")
+    try:
+        shown = line(cause="The password is wrong.", reply="535 wrong is no password")
+    finally:
+        unmask("wrong")
+    assert "The password is wrong." in shown
+    assert "535 *** is no password" in shown
+
+
 def test_short_secrets() -> None:
     masks = Masks()
     masks.add("abcd")
