@@ -7,13 +7,13 @@ import collections
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from relay.database.statements import Batch
 from relay.mail.errors import StorageFailed, StorageFull
 
 T = TypeVar("T")
@@ -23,22 +23,26 @@ _PATIENCE_S = 0.005  # how long an operation that can wait does, when nothing el
 
 
 class Operation(Generic[T]):
-    """One unit of a group commit. Subclasses say how many of them run together.
+    """One unit of a group commit.
 
     Operations of one batch may run in any order with respect to each other: who needs an order awaits the
     first before submitting the second.
     """
 
     __slots__ = ()
-    prepared: ClassVar[bool] = False  # runs `Prepared` statements only: the transaction needs no part of Core
+    batch: ClassVar[Batch | None] = None  # of one kind in a program
 
-    @classmethod
-    def apply_all(cls, connection: Connection, operations: Sequence[Any]) -> list[Any]:
-        """Run `operations` inside the current transaction; one result each, in their order.
-
-        Raising undoes all of them; they are then run again one at a time, so that one at fault fails alone.
-        """
+    def rows(self) -> list[tuple[Any, ...]]:
+        """What it stores, as rows of `batch`, when that is set."""
         raise NotImplementedError
+
+    def result(self, connection: Connection) -> T:
+        """Its result, behind the commit of its rows; or without `batch` all of its work."""
+        raise NotImplementedError
+
+    def failure(self, error: Exception) -> Exception:
+        """What its caller gets for `error`, which storing its rows alone raised."""
+        return error
 
 
 class Call(Operation[T]):
@@ -49,10 +53,9 @@ class Call(Operation[T]):
     def __init__(self, function: Callable[[Connection], T]) -> None:
         self.function = function
 
-    @classmethod
-    def apply_all(cls, connection: Connection, operations: Sequence[Call[T]]) -> list[T | Failure]:
-        """Each in a savepoint of its own."""
-        return [_in_savepoint(connection, operation.function) for operation in operations]
+    def result(self, connection: Connection) -> T:
+        """See `Operation.result`."""
+        return self.function(connection)
 
 
 class Failure:
@@ -64,17 +67,49 @@ class Failure:
         self.error = error
 
 
-def _in_savepoint(connection: Connection, function: Callable[[Connection], T]) -> T | Failure:
+def _in_savepoint(connection: Connection, operation: Operation[T]) -> T | Failure:
     savepoint = connection.begin_nested()
     try:
-        result = function(connection)
+        if operation.batch is not None:
+            operation.batch.run(connection, operation.rows())
+        result = operation.result(connection)
     except Exception as error:
         if _damaged(error):  # the transaction itself is gone: the batch answers for it
             raise
         savepoint.rollback()
-        return Failure(error)
+        return Failure(operation.failure(error))
     savepoint.commit()
     return result
+
+
+class _Together(Operation[list[Any]]):
+    """Operations that are rows of one batch, as one."""
+
+    __slots__ = ("batch", "operations")
+
+    def __init__(self, batch: Batch, operations: Sequence[Operation[Any]]) -> None:
+        self.batch = batch  # type: ignore[misc]
+        self.operations = operations
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return [row for operation in self.operations for row in operation.rows()]
+
+    def result(self, connection: Connection) -> list[Any]:
+        return [operation.result(connection) for operation in self.operations]
+
+
+def _in_savepoints(connection: Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
+    """Those of a batch in one savepoint if they get along, every other one in its own."""
+    stored = [operation for operation in operations if operation.batch is not None]
+    if 1 < len(stored) < len(operations) and (batch := stored[0].batch) is not None:  # not: a batch that just failed
+        results = _in_savepoint(connection, _Together(batch, stored))
+        if not isinstance(results, Failure):
+            of_batch = iter(results)
+            return [
+                _in_savepoint(connection, operation) if operation.batch is None else next(of_batch)
+                for operation in operations
+            ]
+    return [_in_savepoint(connection, operation) for operation in operations]
 
 
 def _sqlite_code(error: BaseException) -> int:
@@ -94,9 +129,6 @@ def _damaged(error: BaseException) -> bool:
     return code == _FULL or code in _LOST or code in _REFUSED
 
 
-_NOTHING: Any = object()  # wakes the thread for what waits patiently
-
-
 class Writer:
     """Hand it operations from the event loop; each future completes when its operation is durable, or failed.
 
@@ -109,8 +141,9 @@ class Writer:
         self._engine = engine
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        self._patient: collections.deque[tuple[Operation[Any], asyncio.Future[Any]]] = collections.deque()
+        self._pending: collections.deque[tuple[Operation[Any], asyncio.Future[Any]]] = collections.deque()
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: the last one
+        self._waking = False
         self._nudge: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
         self._lost: BaseException | None = None
@@ -128,34 +161,45 @@ class Writer:
         if self._closing or not self._thread.is_alive():
             return
         self._closing = True
-        self._waiting.put(None)
+        self._wakes.put(False)
         await asyncio.to_thread(self._thread.join)
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """Queue `operation`; it will run and commit even when nobody awaits the future any more."""
+        """Queue `operation`; it will run and commit even when nobody awaits the future any more.
+
+        The thread is woken at the end of this turn of the loop: it finds all that the turn brought, and does not
+        contend with it for the interpreter's lock.
+        """
+        future = self._enqueue(operation)
+        if not self._waking and not future.done():
+            self._waking = True
+            future.get_loop().call_soon(self._wake_thread)
+        return future
+
+    def submit_patiently(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """As `submit`, but the operation goes along with the next batch, or alone after some milliseconds."""
+        future = self._enqueue(operation)
+        if self._nudge is None and not future.done():
+            self._nudge = future.get_loop().call_later(_PATIENCE_S, self._patience_ends)
+        return future
+
+    def _enqueue(self, operation: Operation[T]) -> asyncio.Future[T]:
         assert self._loop is not None
         future: asyncio.Future[T] = self._loop.create_future()
         if self._lost is not None or self._closing:
             future.set_exception(StorageFailed("the store is closed"))
         else:
-            self._waiting.put((operation, future))
+            self._pending.append((operation, future))
         return future
 
-    def submit_patiently(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """As `submit`, but the operation goes along with the next batch, or alone after some milliseconds."""
-        assert self._loop is not None
-        if self._lost is not None or self._closing:
-            return self.submit(operation)
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._patient.append((operation, future))
-        if self._nudge is None:
-            self._nudge = self._loop.call_later(_PATIENCE_S, self._patience_ends)
-        return future
+    def _wake_thread(self) -> None:
+        self._waking = False
+        self._wakes.put(True)
 
     def _patience_ends(self) -> None:
         self._nudge = None
-        if self._patient and not self._closing:
-            self._waiting.put(_NOTHING)
+        if self._pending:
+            self._wakes.put(True)
 
     def _run(self) -> None:
         assert self._loop is not None
@@ -163,23 +207,8 @@ class Writer:
         try:
             last = False
             while not last:
-                item = self._waiting.get()
-                batch: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
-                while True:
-                    if item is None:
-                        last = True
-                        break
-                    if item is not _NOTHING:
-                        batch.append(item)
-                    if len(batch) >= _MAX_BATCH:
-                        break
-                    try:
-                        item = self._waiting.get_nowait()
-                    except queue.Empty:
-                        break
-                while self._patient:
-                    batch.append(self._patient.popleft())
-                if batch:
+                last = not self._wakes.get()
+                while batch := self._take():
                     results = self._commit(connection, [operation for operation, _ in batch])
                     try:
                         self._loop.call_soon_threadsafe(self._wake, batch, results)
@@ -187,6 +216,10 @@ class Writer:
                         return
         finally:
             connection.close()
+
+    def _take(self) -> list[tuple[Operation[Any], asyncio.Future[Any]]]:
+        pending = self._pending
+        return [pending.popleft() for _ in range(min(len(pending), _MAX_BATCH))]
 
     def _wake(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]], results: list[Any]) -> None:
         for (_, future), result in zip(batch, results, strict=True):
@@ -204,47 +237,19 @@ class Writer:
         self.batches += 1
         self.operations += len(operations)
         try:
-            return self._transaction(connection, operations)
+            batch = operations[0].batch
+            if batch is not None and all(operation.batch is batch for operation in operations):
+                together = _Together(batch, operations)
+                batch.commit(connection, together.rows())
+                return together.result(connection)
         except Exception as error:
             if _damaged(error):
                 return self._damage(error, operations)
-        try:  # somebody's operation is at fault: each alone, so that only that one fails
-            return self._transaction(connection, operations, alone=True)
+        try:
+            with connection.begin():
+                return _in_savepoints(connection, operations)
         except Exception as error:
             return self._damage(error, operations)
-
-    def _transaction(
-        self, connection: Connection, operations: list[Operation[Any]], *, alone: bool = False
-    ) -> list[Any]:
-        if alone:
-            with connection.begin():
-                return [
-                    _in_savepoint(connection, lambda c, o=operation: type(o).apply_all(c, [o])[0])  # type: ignore[misc]
-                    for operation in operations
-                ]
-        kinds: dict[type[Operation[Any]], list[int]] = {}
-        for place, operation in enumerate(operations):
-            kinds.setdefault(type(operation), []).append(place)
-        results: list[Any] = [None] * len(operations)
-        with self._prepared(connection) if all(kind.prepared for kind in kinds) else connection.begin():
-            for kind, places in kinds.items():
-                of_kind = kind.apply_all(connection, [operations[place] for place in places])
-                for place, result in zip(places, of_kind, strict=True):
-                    results[place] = result
-        return results
-
-    @contextmanager
-    def _prepared(self, connection: Connection) -> Iterator[None]:
-        """A transaction around prepared statements alone: no more than the driver's own BEGIN and COMMIT."""
-        driver: Any = connection.connection.driver_connection
-        driver.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            driver.execute("COMMIT")
-        except BaseException:
-            if driver.in_transaction:  # after some errors SQLite has rolled back already
-                driver.execute("ROLLBACK")
-            raise
 
     def _damage(self, error: Exception, operations: list[Operation[Any]]) -> list[Any]:
         """The batch as a whole failed: tell what that means for each operation in it."""

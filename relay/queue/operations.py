@@ -1,159 +1,143 @@
-"""The two operations every message costs, accept and settle, as batches of prepared statements."""
+"""The two operations every message costs, accept and settle: rows of one statement for a whole group commit."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Table, delete, exists, insert, null, select, update
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy import Connection
 
-from relay.database.schema import attempts, contents, deliveries, messages
-from relay.database.statements import Prepared, Row, Rows
+from relay.database.statements import Batch
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
+
+_FENCED = "fenced"  # what the trigger below raises
 
 
 class Fenced(RelayError):
     """The delivery was changed by somebody else since it was claimed; nothing was written."""
 
 
-def _insert(table: Table, *columns: str) -> Prepared:
-    return Prepared(columns, lambda rows, _: insert(table).values(rows))
-
-
-_MESSAGE = _insert(
-    messages,
-    "id",
-    "account_id",
-    "reverse_path",
-    "header_message_id",
-    "client",
-    "size",
-    "eight_bit",
-    "smtputf8",
-    "spool",
-    "accepted_at",
-)
-_CONTENT = _insert(contents, "message_id", "body")
-_DELIVERY = _insert(
-    deliveries,
-    "message_id",
-    "number",
-    "recipient",
-    "account_id",
-    "state",
-    "due_at",
-    "attempts",
-    "owner",
-    "token",
-    "possible_duplicate",
-)
-_ATTEMPT = _insert(
-    attempts,
-    "message_id",
-    "number",
-    "attempt",
-    "at",
-    "account_id",
-    "outcome",
-    "stage",
-    "code",
-    "status",
-    "reply",
-    "cause",
-    "elapsed_ms",
-)
-
-
-def _finish(rows: Rows, shared: Row) -> ClauseElement:
-    return (
-        update(deliveries)
-        .where(
-            deliveries.c.message_id.in_([row["message_id"] for row in rows]),
-            deliveries.c.number == shared["number"],
-            deliveries.c.token == shared["token"],
-            deliveries.c.settled_at.is_(None),
-        )
-        .values(
-            state=shared["state"],
-            attempts=shared["attempts"],
-            owner=null(),
-            settled_at=shared["settled_at"],
-            possible_duplicate=shared["possible_duplicate"],
-        )
-    )
-
-
-def _settle(rows: Rows, _: Row) -> ClauseElement:
-    [row] = rows  # UPDATE ... FROM (VALUES ...) makes SQLite copy what it updates: slower than one at a time
-    return (
-        update(deliveries)
-        .where(
-            deliveries.c.message_id == row["the_message"],
-            deliveries.c.number == row["the_number"],
-            deliveries.c.token == row["the_token"],
-            deliveries.c.settled_at.is_(None),
-        )
-        .values(
-            state=row["state"],
-            due_at=row["due_at"],
-            attempts=row["attempts"],
-            account_id=row["lane"],
-            owner=null(),
-            settled_at=row["settled_at"],
-            possible_duplicate=row["possible_duplicate"],
-        )
-    )
-
-
-def _forget(rows: Rows, _: Row) -> ClauseElement:
-    owed = select(deliveries.c.number).where(
-        deliveries.c.message_id == contents.c.message_id, deliveries.c.settled_at.is_(None)
-    )
-    return delete(contents).where(contents.c.message_id.in_([row["message_id"] for row in rows]), ~exists(owed))
-
-
-_SETTLE = Prepared(
+_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET = range(1, 6)
+_QUEUE = Batch(
+    "queue_batch",
     (
-        "state",
-        "due_at",
-        "attempts",
-        "lane",
-        "settled_at",
-        "possible_duplicate",
-        "the_message",
-        "the_number",
-        "the_token",
+        (  # a message, and what it owes to its first recipient
+            (
+                "id",
+                "account_id",
+                "reverse_path",
+                "header_message_id",
+                "client",
+                "size",
+                "eight_bit",
+                "smtputf8",
+                "spool",
+                "accepted_at",
+                "body",
+                "recipient",
+                "owner",
+            ),
+            """
+            INSERT INTO messages (id, account_id, reverse_path, header_message_id, client, size, eight_bit, smtputf8,
+                                  spool, accepted_at)
+            VALUES (:id, :account_id, :reverse_path, :header_message_id, :client, :size, :eight_bit, :smtputf8,
+                    :spool, :accepted_at);
+            INSERT INTO contents (message_id, body) SELECT :id, :body WHERE :body IS NOT NULL;
+            INSERT INTO deliveries (message_id, number, recipient, account_id, state, due_at, attempts, owner, token,
+                                    possible_duplicate)
+            VALUES (:id, 0, :recipient, :account_id, 'queued', :accepted_at, 0, :owner, 1, 0);
+            """,
+        ),
+        (  # what it owes to each other recipient
+            ("id", "number", "recipient", "account_id", "accepted_at", "owner"),
+            """
+            INSERT INTO deliveries (message_id, number, recipient, account_id, state, due_at, attempts, owner, token,
+                                    possible_duplicate)
+            VALUES (:id, :number, :recipient, :account_id, 'queued', :accepted_at, 0, :owner, 1, 0);
+            """,
+        ),
+        (  # the next state of a delivery; due_at and account_id stay as they are where they are NULL
+            (
+                "id",
+                "number",
+                "token",
+                "state",
+                "due_at",
+                "attempts",
+                "account_id",
+                "settled_at",
+                "possible_duplicate",
+            ),
+            """
+            UPDATE deliveries
+            SET state = :state, due_at = coalesce(:due_at, due_at), attempts = :attempts,
+                account_id = coalesce(:account_id, account_id), owner = NULL, settled_at = :settled_at,
+                possible_duplicate = :possible_duplicate
+            WHERE message_id = :id AND number = :number AND token = :token AND settled_at IS NULL;
+            SELECT RAISE(ABORT, 'fenced') WHERE changes() <> 1;
+            """,
+        ),
+        (  # what an attempt at it led to
+            (
+                "id",
+                "number",
+                "attempt",
+                "at",
+                "account_id",
+                "outcome",
+                "stage",
+                "code",
+                "status",
+                "reply",
+                "cause",
+                "elapsed_ms",
+            ),
+            """
+            INSERT INTO attempts (message_id, number, attempt, at, account_id, outcome, stage, code, status, reply,
+                                  cause, elapsed_ms)
+            VALUES (:id, :number, :attempt, :at, :account_id, :outcome, :stage, :code, :status, :reply, :cause,
+                    :elapsed_ms);
+            """,
+        ),
+        (  # its content, unless more of it is owed
+            ("id",),
+            """
+            DELETE FROM contents WHERE message_id = :id
+            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = :id AND settled_at IS NULL);
+            """,
+        ),
     ),
-    _settle,
-    most_rows=1,
 )
-_FINISH = Prepared(
-    ("message_id",),
-    _finish,
-    shared=("state", "attempts", "possible_duplicate", "settled_at", "number", "token"),
-)
-_FORGET = Prepared(("message_id",), _forget)
 
 
 @dataclass(slots=True)
 class Accept(Operation[None]):
     """Make one message ours: its row, its content if it is small, a delivery for each recipient."""
 
-    prepared: ClassVar[bool] = True
-    message: tuple[Any, ...]
-    content: tuple[int, bytes] | None
-    deliveries: list[tuple[Any, ...]]
+    batch: ClassVar[Batch | None] = _QUEUE
+    message: tuple[Any, ...]  # the values of `messages` in their order, from id to accepted_at
+    body: bytes | None
+    recipients: Sequence[str]
+    owner: int | None
 
-    @classmethod
-    def apply_all(cls, connection: Connection, operations: Sequence[Accept]) -> list[None]:
-        """Three statements for the whole batch."""
-        _MESSAGE.run(connection, [operation.message for operation in operations])
-        _CONTENT.run(connection, [operation.content for operation in operations if operation.content is not None])
-        _DELIVERY.run(connection, [row for operation in operations for row in operation.deliveries])
-        return [None] * len(operations)
+    def rows(self) -> list[tuple[Any, ...]]:
+        """See `Operation.rows`."""
+        message, owner, recipients = self.message, self.owner, self.recipients
+        rows: list[tuple[Any, ...]] = [(_ACCEPT, *message, self.body, recipients[0], owner)]
+        if len(recipients) > 1:
+            message_id, account_id, now = message[0], message[1], message[-1]
+            rows += [
+                (_OWE, message_id, number, recipient, account_id, now, owner)
+                for number, recipient in enumerate(recipients)
+                if number
+            ]
+        return rows
+
+    def result(self, connection: Connection) -> None:
+        """See `Operation.result`."""
 
 
 @dataclass(slots=True)
@@ -164,46 +148,36 @@ class Settle(Operation[bool]):
     recorded all the same by `Queue`, its state is not touched.
     """
 
-    prepared: ClassVar[bool] = True
+    batch: ClassVar[Batch | None] = _QUEUE
     message_id: int
-    finals: list[tuple[str, int, int, int, int]]  # state, attempts, possible_duplicate, number, token
-    states: list[tuple[Any, ...]]  # the others, and all of a message that changed its lane
-    attempts: list[tuple[Any, ...]]
+    states: list[tuple[Any, ...]]  # from number to possible_duplicate, one for each delivery
+    attempts: list[tuple[Any, ...]]  # from number to elapsed_ms
     settles: bool  # at least one delivery reached a final state
     spooled: bool
-    now: int  # ms since 1970
 
-    @classmethod
-    def apply_all(cls, connection: Connection, operations: Sequence[Settle]) -> list[bool]:
-        """A few statements for the whole batch; spooled messages ask one more question each."""
-        states = [row for operation in operations for row in operation.states]
-        changed = _SETTLE.run(connection, states)
-        alike: dict[tuple[str, int, int, int, int], list[tuple[int]]] = {}  # nearly always one: relayed at once
-        for operation in operations:
-            for final in operation.finals:
-                alike.setdefault(final, []).append((operation.message_id,))
-        now = max(operation.now for operation in operations)
-        for (state, tried, doubtful, number, token), rows in alike.items():
-            changed += _FINISH.run(connection, rows, (state, tried, doubtful, now, number, token))
-        if changed != len(states) + sum(len(operation.finals) for operation in operations):
-            raise Fenced("a delivery was changed by somebody else")
-        _ATTEMPT.run(connection, [row for operation in operations for row in operation.attempts])
-        _FORGET.run(connection, [(o.message_id,) for o in operations if o.settles and not o.spooled])
-        return [
-            operation.settles and operation.spooled and _is_settled(connection, operation.message_id)
-            for operation in operations
-        ]
+    def rows(self) -> list[tuple[Any, ...]]:
+        """See `Operation.rows`."""
+        message_id = self.message_id
+        rows: list[tuple[Any, ...]] = [(_SETTLE, message_id, *state) for state in self.states]
+        rows += [(_RECORD, message_id, *attempt) for attempt in self.attempts]
+        if self.settles and not self.spooled:
+            rows.append((_FORGET, message_id))
+        return rows
+
+    def result(self, connection: Connection) -> bool:
+        """See `Operation.result`."""
+        return self.settles and self.spooled and _is_settled(connection, self.message_id)
+
+    def failure(self, error: Exception) -> Exception:
+        """See `Operation.failure`."""
+        return Fenced("a delivery was changed by somebody else") if _is_fence(error) else error
 
 
-def _owed(rows: Rows, _: Row) -> ClauseElement:
-    [row] = rows
-    return select(deliveries.c.number).where(
-        deliveries.c.message_id == row["message_id"], deliveries.c.settled_at.is_(None)
-    )
-
-
-_OWED = Prepared(("message_id",), _owed)
+def _is_fence(error: Exception) -> bool:
+    return isinstance(error, sqlite3.IntegrityError) and str(error) == _FENCED
 
 
 def _is_settled(connection: Connection, message_id: int) -> bool:
-    return _OWED.first(connection, (message_id,)) is None
+    driver: Any = connection.connection.driver_connection
+    owed = "SELECT 1 FROM deliveries WHERE message_id = ? AND settled_at IS NULL LIMIT 1"
+    return driver.execute(owed, (message_id,)).fetchone() is None

@@ -140,10 +140,6 @@ class Queue:
         if in_hand:
             self._memory_left -= cost
         owner = self.node if in_hand else None
-        rows = [
-            (message_id, number, recipient, arrival.account_id, State.QUEUED.value, now, 0, owner, 1, 0)
-            for number, recipient in enumerate(arrival.recipients)
-        ]
         row = (
             message_id,
             arrival.account_id,
@@ -156,9 +152,8 @@ class Queue:
             content.spool,
             now,
         )
-        inline = None if content.inline is None else (message_id, content.inline)
         try:
-            await self._database.submit(Accept(row, inline, rows))
+            await self._database.submit(Accept(row, content.inline, arrival.recipients, owner))
         except BaseException as error:
             # Cancelled: it is being committed all the same, and found in the store as owned by this node; it
             # would wait there until the next start, so the caller shields.
@@ -261,36 +256,29 @@ class Queue:
         could be recorded: then the call must be made again before anything new is sent.
         """
         now = self._clock()
-        finals: list[tuple[str, int, int, int, int]] = []
         states: list[tuple[object, ...]] = []
         records: list[tuple[object, ...]] = []
         settles = False
         for settlement in settlements:
             delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
             tried = delivery.attempts + (attempt is not None)
-            doubtful = int(settlement.possible_duplicate)
             final = state in SETTLED
             settles = settles or final
-            if final and not message.moved:
-                finals.append((state.value, tried, doubtful, delivery.number, delivery.token))
-            else:
-                states.append(
-                    (
-                        state.value,
-                        settlement.due_at,
-                        tried,
-                        message.account_id,
-                        now if final else None,
-                        doubtful,
-                        message.id,
-                        delivery.number,
-                        delivery.token,
-                    )
+            states.append(
+                (
+                    delivery.number,
+                    delivery.token,
+                    state.value,
+                    None if final else settlement.due_at,
+                    tried,
+                    message.account_id if message.moved else None,
+                    now if final else None,
+                    int(settlement.possible_duplicate),
                 )
+            )
             if attempt is not None:
                 records.append(
                     (
-                        message.id,
                         delivery.number,
                         tried,
                         now,
@@ -305,7 +293,7 @@ class Queue:
                     )
                 )
         spooled = message.content.spool is not None
-        return self._database.submit_patiently(Settle(message.id, finals, states, records, settles, spooled, now))
+        return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled))
 
     async def drop_content(self, message: Message) -> None:
         """Remove the spool file of a message of which nothing is owed any more."""

@@ -36,16 +36,16 @@ class Output:
 
     def write(self, line: bytes) -> None:
         """`line` ends with a newline and holds no other."""
-        self._lines.append(line)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.flush()
-            return
-        if loop is not self._loop:
-            self._loop = loop
-            loop.call_later(_WAIT_S, self._turn)
-        elif len(self._lines) >= _TURN_LINES:
+        lines = self._lines
+        lines.append(line)
+        if self._loop is None or not self._loop.is_running():
+            try:
+                self._loop = asyncio.get_running_loop()  # dear: it asks the system for the process id
+            except RuntimeError:
+                self.flush()
+                return
+            self._loop.call_later(_WAIT_S, self._turn)
+        elif len(lines) >= _TURN_LINES:
             with self._lock:
                 self._send(0)
 
