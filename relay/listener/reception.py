@@ -110,13 +110,16 @@ class Reception:
 
     # -- called from the session ---------------------------------------------------------------------------
 
+    def begin(self, watch: Watch) -> None:
+        """The client was told to send: from here its rate counts."""
+        watch.content(self._intake)
+
     async def receive(self, watch: Watch, transport: asyncio.ReadTransport) -> bool:
         """Until the end of data; False: it is not worth waiting for, and the session must end.
 
         Raises ConnectionResetError when the client leaves before that: then nothing was accepted.
         """
         intake = self._intake
-        watch.content(intake)
         while not intake.ended:
             if intake.must_drain:
                 paused = self._door.loop.time()

@@ -25,9 +25,10 @@ _WRITE_BOUND = 64 * 1024  # octets of replies that a client has not read
 _TURNS = 64  # commands in a row before others are served
 _TOO_LONG = b" " * (MAX_COMMAND + 1)  # stands for any such line
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_AT_ONCE = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"RSET", b"NOOP", b"QUIT"})
+_AT_ONCE = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"})
 _LONE_LINE = 1024  # octets; longer lines take the usual way and its limits
 _TLS_HANDSHAKE = 0x16  # the first octet of a TLS client hello
+_CONTENT = b"DATA\r\n"  # what wakes the session's task for content that `_answered_at_once` asked for
 _START_INPUT = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 
 
@@ -59,6 +60,7 @@ class RelaySession(SMTP):
         self._dialogue: Dialogue | None = None
         self._out: list[bytes] = []  # replies not yet written: one segment for a group of commands
         self._reception: Reception | None = None
+        self._asleep = False  # it was begun without waking the session's task
         self._waiting = False  # for a command
         self._closing = ""  # why
         self._messages = 0
@@ -84,13 +86,15 @@ class RelaySession(SMTP):
         """Commands go to the reader, content straight to its intake."""
         reception = self._reception
         if reception is None or reception.ended:
-            if data[0] == _TLS_HANDSHAKE and self._waiting and self._dialogue is not None:
+            if data[0] == _TLS_HANDSHAKE and self._waiting and reception is None and self._dialogue is not None:
                 # It may never send a line end.
                 self._say_last(self._dialogue.refuse(replies.NOT_SMTP), "not smtp")
             elif not (self._waiting and self._answered_at_once(data)):
                 self._reader.feed_data(data)
             return
         rest, pause = reception.feed(data)
+        if self._asleep and (pause or reception.ended):
+            self._wake()
         if rest:  # the next command; nobody waits for the reader now
             self._buffer.extend(rest)
         if pause:
@@ -114,7 +118,10 @@ class RelaySession(SMTP):
             return False
         self._watch.command()
         try:
-            reply = dialogue.answer(verb, argument.strip(b" "))
+            if verb == b"DATA":
+                reply = dialogue.may_send_data(argument.strip(b" ")) or self._begin_content(dialogue)
+            else:
+                reply = dialogue.answer(verb, argument.strip(b" "))
         except Exception:
             log.exception("daemon.fault", where="listener.session")
             self._say_last(replies.FAULT.to_wire(), "fault")
@@ -125,8 +132,24 @@ class RelaySession(SMTP):
             transport.write(reply)
         return True
 
+    def _begin_content(self, dialogue: Dialogue) -> bytes:
+        """Take content from here on; the task learns of it at its end, or when there is something to wait for."""
+        assert self._peer is not None
+        assert self._watch is not None
+        self._reception = Reception(self._door, self._peer, dialogue)
+        self._reception.begin(self._watch)
+        self._asleep = True
+        return _START_INPUT
+
+    def _wake(self) -> None:
+        """The session's task takes over: it finds the line that stands for the command."""
+        self._asleep = False
+        self._reader.feed_data(_CONTENT)
+
     def eof_received(self) -> bool:
         """The client says no more, but may wait for a reply: stay open for that. TLS cannot be half closed."""
+        if self._asleep:
+            self._wake()
         self._reader.feed_eof()
         if self._reception is not None:
             self._reception.leave(for_good=False)
@@ -139,6 +162,8 @@ class RelaySession(SMTP):
             self._watch.stop()
         if self._original_transport is not None:
             self._original_transport.close()
+        if self._asleep:
+            self._wake()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         if self._reception is not None:
             self._reception.leave(for_good=True)
@@ -274,19 +299,27 @@ class RelaySession(SMTP):
 
     async def _data(self, argument: bytes) -> None:
         """DATA, from the command to the reply behind the final dot."""
-        dialogue, peer, watch = self._dialogue, self._peer, self._watch
+        dialogue, watch = self._dialogue, self._watch
         assert dialogue is not None
-        assert peer is not None
         assert watch is not None
+        if self._reception is not None:  # begun already
+            await self._take_content(self._reception, dialogue, watch)
+            return
         if (refusal := dialogue.may_send_data(argument)) is not None:
             self._out.append(refusal)
             return
-        reception = self._reception = Reception(self._door, peer, dialogue)
+        assert self._peer is not None
+        reception = self._reception = Reception(self._door, self._peer, dialogue)
+        self._out.append(_START_INPUT)
+        await self._take_content(reception, dialogue, watch)
+
+    async def _take_content(self, reception: Reception, dialogue: Dialogue, watch: Watch) -> None:
         try:
-            self._out.append(_START_INPUT)
-            await self._flush()
-            if self._buffer:  # sent along with the command
-                self.data_received(await self._reader.read(len(self._buffer)))
+            if self._out:
+                await self._flush()
+                reception.begin(watch)
+                if self._buffer:  # sent along with the command
+                    self.data_received(await self._reader.read(len(self._buffer)))
             if self._reader.at_eof():
                 reception.leave(for_good=False)
             if not await reception.receive(watch, self.transport):
@@ -307,7 +340,7 @@ class RelaySession(SMTP):
 
     def shut_down(self) -> None:
         """The listener stops: an idle session ends now, another one behind the reply it waits for."""
-        if self._waiting and self.transport is not None and not self._closing:
+        if self._waiting and self._reception is None and self.transport is not None and not self._closing:
             self._say_last(replies.STOPPING.to_wire(), "shutdown")
 
     def cut_off(self) -> None:

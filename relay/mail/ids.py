@@ -8,6 +8,7 @@ from collections.abc import Callable
 _EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32: no i, l, o, u
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LENGTH = 13  # 13 x 5 bits hold 63
 
 
@@ -45,7 +46,11 @@ def first_id_at(ms: int) -> int:
 
 def format_id(number: int) -> str:
     """The 13 characters people see for an id."""
-    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(60, -1, -5)])
+    pairs = _PAIRS
+    return (
+        f"{_ALPHABET[number >> 60]}{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}"
+        f"{pairs[number >> 30 & 1023]}{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
+    )
 
 
 def parse_id(text: str) -> int | None:
