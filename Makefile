@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers killtest bench demo lock example clean
+.PHONY: run test check lint types layers peers interop-more killtest fuzz bench demo lock example clean
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -27,8 +27,20 @@ lint: $(VENV)/.dev
 peers:
 	@sh tests/interop/install-peers
 
+# The libraries that the default suite does not download: Node, Java; Go where it is installed.
+interop-more: $(VENV)/.dev peers
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && sh tests/interop/install-more "$$folder" && \
+	INTEROP_MORE=$$folder $(BIN)/pytest tests/interop/test_legacy.py
+
 killtest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
+
+# An hour: half of it for each.
+fuzz: FUZZ_S ?= 1800
+fuzz: SEED ?= 1
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.listener --seconds $(FUZZ_S) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz.parsers --seconds $(FUZZ_S) --seed $(SEED)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from relay.accounts import store
 from relay.accounts.model import Account, Client, Route, Sender, Upstream
 from relay.accounts.normalise import normalise
-from relay.accounts.routes import Explanation, RouteTable, matches
+from relay.accounts.routes import Explanation, RouteTable, candidates, matches, matches_recipient
 from relay.accounts.store import Snapshot
 from relay.accounts.upstream import fill
 from relay.config.settings import UpstreamDefaults
 from relay.database.engine import Database
+from relay.mail.tolerance import DEFAULT, Tolerance, tolerance
 
 IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one client entry says, ready for look-up; `recipients` None: it says nothing of them."""
+
+    senders: frozenset[str]
+    tolerance: Tolerance
+    mapped: dict[str, str]
+    recipients: tuple[frozenset[str], frozenset[str]] | None  # allowed, denied
+
+
+def _rules(client: Client) -> _Rules:
+    limited = bool(client.recipients or client.denied)
+    return _Rules(
+        frozenset(client.senders),
+        tolerance(client.tolerate),
+        dict(client.sender_map),
+        (frozenset(client.recipients), frozenset(client.denied)) if limited else None,
+    )
 
 
 class _View:
@@ -26,7 +48,9 @@ class _View:
         self.addresses = {normalise(account.address): account for account in snapshot.accounts}
         self.upstreams = {account.id: fill(account, defaults) for account in snapshot.accounts}
         self.routes = RouteTable(snapshot.senders)
-        self.client_senders = {client.name: frozenset(client.senders) for client in snapshot.clients}
+        self.clients = {client.name: client for client in snapshot.clients}
+        self.logins = {client.login: client for client in snapshot.clients if client.login}
+        self.rules = {client.name: _rules(client) for client in snapshot.clients}
         networks: dict[tuple[int, int], dict[int, Client]] = {}
         for client in snapshot.clients:
             for network in client.networks:
@@ -101,6 +125,25 @@ class Directory:
             address = address.ipv4_mapped
         return self._view.client_for(address)
 
+    def client_named(self, name: str) -> Client | None:
+        """The client entry of that name."""
+        return self._view.clients.get(name)
+
+    def client_by_login(self, login: str) -> Client | None:
+        """The client entry that logs in with this name, octet for octet. Whether it may is for its password to say."""
+        return self._view.logins.get(login)
+
+    def has_logins(self) -> bool:
+        """Is there a client entry that logs in?"""
+        return bool(self._view.logins)
+
+    def tolerance_of(self, client: Client | None) -> Tolerance:
+        """The switches that are on for a connection of `client` (None: no entry matched)."""
+        if client is None:
+            return DEFAULT
+        rules = self._view.rules.get(client.name)
+        return DEFAULT if rules is None else rules.tolerance
+
     def may_use(self, client: Client | None, reverse_path: str) -> bool:
         """May a connection of `client` (None: no entry matched) use this sender, if it is registered?
 
@@ -108,11 +151,34 @@ class Directory:
         """
         view = self._view
         if client is None:
-            return not view.snapshot.clients
-        patterns = view.client_senders.get(client.name)
-        if patterns is None:  # removed since the session began
+            return not view.clients
+        rules = view.rules.get(client.name)
+        if rules is None:  # removed since the session began
             return False
-        return not patterns or matches(patterns, reverse_path)
+        return not rules.senders or matches(rules.senders, reverse_path)
+
+    def may_send_to(self, client: Client | None, recipient: str) -> bool:
+        """May a connection of `client` (None: no entry matched) send to `recipient`? What is denied stays denied."""
+        if client is None:
+            return True
+        rules = self._view.rules.get(client.name)
+        if rules is None:  # removed since the session began
+            return False
+        if rules.recipients is None:
+            return True
+        allowed, denied = rules.recipients
+        return not matches_recipient(denied, recipient) and (not allowed or matches_recipient(allowed, recipient))
+
+    def mapped(self, client: Client, reverse_path: str) -> str:
+        """The sender that `client`'s map has for `reverse_path` ("": null): by the steps of routes, else itself."""
+        rules = self._view.rules.get(client.name)
+        if rules is None or not rules.mapped:
+            return reverse_path
+        for _, pattern in candidates(reverse_path):
+            found = rules.mapped.get(pattern)
+            if found is not None:
+                return found
+        return reverse_path
 
     def upstream(self, account: Account) -> Upstream:
         """Where `account` submits, every gap filled."""

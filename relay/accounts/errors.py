@@ -69,6 +69,14 @@ class NetworkTaken(RelayError):
         self.network, self.client = network, client
 
 
+class LoginTaken(RelayError):
+    """Another client entry logs in with this name."""
+
+    def __init__(self, login: str, client: str) -> None:
+        super().__init__(f"login {login} belongs to client {client}")
+        self.login, self.client = login, client
+
+
 class BadSetting(RelayError):
     """A value that cannot be. `field` is the setting, `remedy` the right form; the value is never a secret."""
 

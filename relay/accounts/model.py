@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 Tls = Literal["starttls", "implicit", "none"]
 Auth = Literal["password", "none", "oauth-code", "oauth-device", "oauth-app", "service-account"]
-FromPolicy = Literal["keep", "rewrite"]
+FromPolicy = Literal["keep", "rewrite", "refuse"]
 Answer = Literal["queued", "direct"]
+ClientAuth = Literal["none", "login", "accept-any"]
+Identity = Literal["envelope", "header", "map"]
 InDoubtPolicy = Literal["retry", "hold"]
 
 
@@ -83,14 +85,31 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An application: where it connects from, and which senders it may use (empty: every registered one)."""
+    """An application: where it connects from or how it logs in, whom it may send as and to, and how it is treated.
+
+    `senders` empty: every registered one; `recipients` empty: every one that `denied` does not name.  Limits of 0
+    mean no limit.  `sender_map` turns an envelope sender (an address, `@domain`, or `*`) into a registered address.
+    """
 
     name: str
-    networks: tuple[IPv4Network | IPv6Network, ...]
+    networks: tuple[IPv4Network | IPv6Network, ...]  # empty: known by its login alone
     senders: tuple[str, ...] = ()
     answer: Answer = "queued"
-    tolerate: tuple[str, ...] = ()
+    tolerate: tuple[str, ...] = ()  # names of `mail.tolerance`
     created_at: int = 0
+    auth: ClientAuth = "none"  # login: must log in; accept-any: whatever it says is accepted
+    login: str = ""
+    password_hash: str = field(default="", repr=False)  # argon2id
+    identity: Identity = "envelope"  # whose mail it is: by envelope, by header From, by `sender_map`
+    sender_map: tuple[tuple[str, str], ...] = ()
+    messages_per_minute: int = 0
+    recipients_per_minute: int = 0
+    bytes_per_day: int = 0
+    recipients: tuple[str, ...] = ()  # patterns it may send to: address, @domain, @*.domain
+    denied: tuple[str, ...] = ()  # patterns it may not send to
+    capture: str = ""  # all its mail goes to this address alone
+    default_domain: str = ""  # for recipients without one
+    charset: str = ""  # of raw 8-bit text, by its MIME name; needs the switch raw-8bit
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,29 @@ def normalise_pattern(text: str) -> str:
     return normalise(text)
 
 
+def normalise_recipient_pattern(text: str) -> str:
+    """The stored form of a pattern for recipients: an address, `@domain`, or `@*.domain`. Raises BadPattern."""
+    text = text.strip()
+    if text.startswith("@*."):
+        return "@*." + _checked_domain(text[3:], text)
+    if "@" not in text:  # * and <> included
+        raise BadPattern(text, "write an address, a domain as @example.com, or its subdomains as @*.example.com")
+    return normalise_pattern(text)
+
+
+def settled_address(text: str) -> str:
+    """An address that the relay itself puts into envelopes: fit for every upstream, the domain in A-labels.
+
+    Raises BadAddress.
+    """
+    local, at, domain = check_address(text).rpartition("@")
+    if not local.isascii():
+        raise BadAddress(text, "letters beyond ASCII before the @ need SMTPUTF8, which not every message has")
+    if re.search(r"[%!@]", local):
+        raise BadAddress(text, "a local part may not name another destination")
+    return f"{local}{at}{_domain(domain)}"
+
+
 def check_address(text: str) -> str:
     """`text` without white space around it, if it is an address (RFC 5321 4.1.2). Raises BadAddress."""
     text = text.strip()

@@ -1,9 +1,10 @@
-"""Which account a sender's mail goes through: exact, alias, domain, default; the null path apart. Pure."""
+"""Which patterns an address matches, and so which account a sender's mail goes through. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from relay.accounts.model import Route, Sender
@@ -20,10 +21,11 @@ class Explanation:
     steps: tuple[str, ...]
 
 
-def candidates(reverse_path: str) -> list[tuple[Step, str]]:
+@lru_cache(maxsize=1024)  # one message asks several times, and an application has few senders
+def candidates(reverse_path: str) -> tuple[tuple[Step, str], ...]:
     """The patterns that would match `reverse_path` ("": null), the most particular first."""
     if not reverse_path:
-        return [("null", NULL)]  # never `*`: notices and loops are let out only by an entry of their own
+        return (("null", NULL),)  # never `*`: notices and loops are let out only by an entry of their own
     address = normalise(reverse_path)
     local, at, domain = address.rpartition("@")
     found: list[tuple[Step, str]] = []
@@ -34,7 +36,7 @@ def candidates(reverse_path: str) -> list[tuple[Step, str]]:
             found.append(("alias", base))
         found.append(("domain", f"@{domain}"))
     found.append(("default", DEFAULT))
-    return found
+    return tuple(found)
 
 
 class RouteTable:
@@ -73,6 +75,28 @@ def explain_route(senders: Iterable[Sender], reverse_path: str) -> Explanation:
 def matches(patterns: frozenset[str], reverse_path: str) -> bool:
     """Is `reverse_path` ("": null) one of those that the normalised `patterns` name? The same rule as for routes."""
     return any(pattern in patterns for _, pattern in candidates(reverse_path))
+
+
+def recipient_candidates(recipient: str) -> Iterator[str]:
+    """The patterns that would match: the address, it without its +detail, `@domain`, `@*.` and each parent domain."""
+    address = normalise(recipient)
+    yield address
+    local, at, domain = address.rpartition("@")
+    if not (local and at):
+        return
+    base = base_address(address)
+    if base is not None:
+        yield base
+    yield f"@{domain}"
+    _, dot, parent = domain.partition(".")
+    while dot:
+        yield f"@*.{parent}"
+        _, dot, parent = parent.partition(".")
+
+
+def matches_recipient(patterns: frozenset[str], recipient: str) -> bool:
+    """Is `recipient` one of those that the normalised `patterns` name?"""
+    return any(pattern in patterns for pattern in recipient_candidates(recipient))
 
 
 _WORDS: dict[Step, str] = {

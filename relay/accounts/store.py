@@ -1,30 +1,36 @@
-"""Reads and writes accounts, senders, clients: one function an operation, over a connection inside a transaction."""
+"""Reads and writes what is registered: one function an operation, over a connection inside a transaction."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from relay.accounts import checking
 from relay.accounts.checking import AccountSettings
-from relay.accounts.errors import (
-    AccountExists,
-    AccountInUse,
-    AccountNotFound,
-    ClientExists,
-    ClientNotFound,
-    NetworkTaken,
-    SenderExists,
-    SenderNotFound,
-)
-from relay.accounts.model import Account, AccountState, Answer, Client, FromPolicy, Sender
+from relay.accounts.clients import add_client, change_client, read_clients, remove_client
+from relay.accounts.errors import AccountExists, AccountInUse, AccountNotFound, SenderExists, SenderNotFound
+from relay.accounts.model import Account, AccountState, Client, FromPolicy, Sender
 from relay.accounts.normalise import check_address, normalise, normalise_pattern
-from relay.database.schema import accounts, clients, deliveries, secrets, senders
+from relay.database.schema import accounts, deliveries, secrets, senders
+
+__all__ = [
+    "Snapshot",
+    "add_account",
+    "add_client",
+    "add_sender",
+    "bump_revision",
+    "change_client",
+    "find_account",
+    "get_account",
+    "load",
+    "remove_account",
+    "remove_client",
+    "remove_sender",
+    "set_state",
+    "update_account",
+]
 
 _LONGEST_REPLY = 1024  # characters
 
@@ -43,7 +49,7 @@ def load(connection: Connection) -> Snapshot:
     return Snapshot(
         tuple(_account(row) for row in connection.execute(select(accounts).order_by(accounts.c.address))),
         tuple(_sender(row) for row in connection.execute(select(senders).order_by(senders.c.pattern))),
-        tuple(_client(row) for row in connection.execute(select(clients).order_by(clients.c.name))),
+        read_clients(connection),
     )
 
 
@@ -174,54 +180,6 @@ def remove_sender(connection: Connection, pattern: str) -> str:
     return pattern
 
 
-def add_client(
-    connection: Connection,
-    name: str,
-    *,
-    networks: Sequence[str | IPv4Network | IPv6Network],
-    now_ms: int,
-    senders: Sequence[str] = (),
-    answer: Answer = "queued",
-    tolerate: Sequence[str] = (),
-) -> Client:
-    """Register an application by the networks it connects from.
-
-    `senders`: the patterns it may use; none: every registered sender.  Raises BadSetting, BadPattern, ClientExists,
-    NetworkTaken.
-    """
-    client = Client(
-        name=checking.checked_client_name(name),
-        networks=checking.checked_networks(networks),
-        senders=checking.checked_patterns(senders),
-        answer="direct" if checking.checked_answer(answer) == "direct" else "queued",
-        tolerate=checking.checked_words("tolerate", tolerate),
-        created_at=now_ms,
-    )
-    for other in (_client(row) for row in connection.execute(select(clients))):
-        if other.name == client.name:
-            raise ClientExists(client.name)
-        for network in client.networks:
-            if network in other.networks:
-                raise NetworkTaken(str(network), other.name)
-    connection.execute(
-        insert(clients).values(
-            name=client.name,
-            networks=json.dumps([str(network) for network in client.networks]),
-            senders=json.dumps(client.senders),
-            answer=client.answer,
-            tolerate=json.dumps(client.tolerate),
-            created_at=now_ms,
-        )
-    )
-    return client
-
-
-def remove_client(connection: Connection, name: str) -> None:
-    """Forget a client entry. Raises ClientNotFound."""
-    if not connection.execute(delete(clients).where(clients.c.name == name)).rowcount:
-        raise ClientNotFound(name)
-
-
 def _id_of(connection: Connection, address: str) -> int | None:
     wanted = normalise(address)
     rows = connection.execute(select(accounts.c.id, accounts.c.address))
@@ -236,14 +194,3 @@ def _account(row: Row[Any]) -> Account:
 
 def _sender(row: Row[Any]) -> Sender:
     return Sender(**row._mapping)
-
-
-def _client(row: Row[Any]) -> Client:
-    return Client(
-        name=row.name,
-        networks=tuple(ip_network(network) for network in json.loads(row.networks)),
-        senders=tuple(json.loads(row.senders)),
-        answer=row.answer,
-        tolerate=tuple(json.loads(row.tolerate)),
-        created_at=row.created_at,
-    )

@@ -57,7 +57,7 @@ def _checked(raw: bytes) -> str:
     except UnicodeDecodeError:
         raise ControlError("the password is not UTF-8", "convert the file to UTF-8") from None
     if not text:
-        raise ControlError("the password is empty", "give the mailbox's password or app password")
+        raise ControlError("the password is empty", "give the mailbox's, or the client's")
     if any(unicodedata.category(character) == "Cc" for character in text):  # RFC 4616 2; RFC 4013 2.3
         raise ControlError("the password holds a control character or a second line", "give the password alone")
     return text

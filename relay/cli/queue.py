@@ -86,12 +86,26 @@ def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
     return [
         ("Message", message["id"]),
         ("From", message["sender"] or "<>"),
+        ("Original sender", message["original_sender"]),
         ("Account", message["account"]),
         ("Message-ID", message["message_id_header"]),
         ("Client", message["client"]),
         ("Size", f"{message['size']} octets"),
         ("Accepted", moment(message["accepted_at"])),
+        ("Envelope id", message["envid"]),
+        ("Return", message["ret"]),
+        *[
+            ("Asked", _asked(entry))
+            for entry in message.get("asked", message.get("deliveries", ()))
+            if entry["notify"] or entry["orcpt"]
+        ],
     ]
+
+
+def _asked(entry: dict[str, Any]) -> str:
+    """What the application said in RCPT about notices (RFC 3461)."""
+    asked = [f"{name}={entry[key]}" for name, key in (("NOTIFY", "notify"), ("ORCPT", "orcpt")) if entry[key]]
+    return f"{' '.join(asked)} for {entry['recipient']}"
 
 
 def summary(as_json: Json = False) -> None:

@@ -26,7 +26,12 @@ def add(
     pattern: Pattern,
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's address.")],
     header_from: Annotated[
-        str, typer.Option("--from", metavar="keep|rewrite", help="What happens to the From header.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="keep|rewrite|refuse",
+            help="A header From that is not this sender: kept, rewritten to the account's address, or refused.",
+        ),
     ] = "keep",
     as_json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 def run(argv: list[str]) -> int:
     """Run one command; 0 done, 1 refused or not found (one line on standard error), 2 wrong usage."""
+    if os.path.basename(sys.argv[0]) == "sendmail":  # a link of that name
+        return sendmail(argv)
     if argv == ["--version"]:
         from relay import __version__
 
@@ -18,6 +21,8 @@ def run(argv: list[str]) -> int:
         return 0
     if argv == ["serve"]:  # the daemon lives long: what only commands need stays out of its memory
         return serve()
+    if argv[:1] == ["sendmail"] and argv[1:] not in (["--help"], ["-h"]):
+        return sendmail(argv[1:])
     import typer
     from typer.exceptions import TyperException
 
@@ -57,11 +62,18 @@ def serve() -> int:
     return serve_daemon(settings)
 
 
+def sendmail(argv: list[str]) -> int:
+    """Hand in a mail, as /usr/sbin/sendmail does; called for each mail, so nothing else is loaded. sysexits.h."""
+    from relay.cli.sendmail import sendmail as hand_in
+
+    return hand_in(argv)
+
+
 def build() -> typer.Typer:
     """All commands. Called for one command only, never by the daemon."""
     import typer
 
-    from relay.cli import account, check, client, demo, history, key, queue, sender, service
+    from relay.cli import account, check, client, demo, history, key, queue, sender, sendmail, service
 
     app = _group("A local SMTP relay that logs in upstream with each sender's own, encrypted credentials.")
     app.callback(epilog="Example: relay account add billing@example.com")(_root)
@@ -75,7 +87,7 @@ def build() -> typer.Typer:
         group = _group(text)
         module.register(group)
         app.add_typer(group, name=name)
-    for register in (service.register, check.register, demo.register, history.register):
+    for register in (service.register, sendmail.register, check.register, demo.register, history.register):
         register(app)
     assert isinstance(app, typer.Typer)
     return app

@@ -19,6 +19,7 @@ from relay.config.variables import name_of, variables
 from relay.mail.errors import RelayError
 
 SECRETS_DIR = Path("/run/secrets")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|URL|_KEY$", re.IGNORECASE)
 
 
@@ -135,11 +136,21 @@ def warnings(settings: RelaySettings) -> list[str]:
     if settings.imap.tls == "none":
         lines.append(f"IMAP_TLS: N: passwords go to {settings.imap.host} in CLEAR TEXT; give IMAP_TLS=Y")
     for door in settings.doors:
-        if door.allow_public and door.host not in ("127.0.0.1", "::1", "localhost"):
+        if door.allow_public and door.host not in _LOOPBACK:
             lines.append("RELAY_LISTENER__ALLOW_PUBLIC: yes: public networks may connect; bind clients to senders")
-        if door.host not in ("127.0.0.1", "::1", "localhost") and all(net.is_loopback for net in door.allowed_networks):
+        if door.host not in _LOOPBACK and all(net.is_loopback for net in door.allowed_networks):
             lines.append(
                 f"RELAY_LISTENER__ALLOWED_NETWORKS: only loopback may connect, though the door is at {door.host}; "
                 "add the networks of your applications"
+            )
+        if door.tls_min in ("1.0", "1.1"):
+            lines.append(
+                f"RELAY_LISTENER__TLS_MIN: {door.tls_min}: the door at {door.address} takes broken encryption, for old "
+                "printers; let only those in there"
+            )
+        if door.auth_without_tls and not (door.path or door.host in _LOOPBACK):
+            lines.append(
+                f"RELAY_LISTENER__AUTH_WITHOUT_TLS: yes: passwords reach the door at {door.address} in CLEAR TEXT; "
+                "give it a certificate"
             )
     return lines

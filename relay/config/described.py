@@ -44,7 +44,7 @@ def _value(settings: RelaySettings, name: str, path: tuple[str, ...]) -> str:
     value: object = settings
     for part in path:
         value = getattr(value, part)
-    if path[-1] != "tls":
+    if path[-1] != "tls" or path[0] == "listener":
         return as_text(value)
     if name == "SMTP_AUTH_SSL":
         return "Y" if value == "implicit" else ""

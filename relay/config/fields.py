@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Network = IPv4Network | IPv6Network
 
@@ -31,6 +31,12 @@ class Wrong(ValueError):
         super().__init__(text)
         self.field = field
         self.text = text
+
+
+class Section(BaseModel):
+    """What every section of the settings has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 _YES = frozenset({"y", "yes", "true", "1"})
@@ -85,6 +91,10 @@ def _network(value: object) -> Network:
 
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def _version(value: object) -> object:
+    return str(value) if isinstance(value, float | int) else value  # 1.2 in a JSON list is a number
 
 
 def _path(value: object) -> object:
@@ -147,3 +157,22 @@ LogLevel = Annotated[
     Form("a log level", "debug, info, warning or error"),
 ]
 Tls = Literal["starttls", "implicit", "none"]
+DoorTls = Annotated[
+    Literal["none", "starttls", "required", "implicit"],
+    BeforeValidator(_lower),
+    Form("a kind of TLS", "none, starttls, required or implicit"),
+]
+TlsVersion = Annotated[
+    Literal["1.0", "1.1", "1.2", "1.3"], BeforeValidator(_version), Form("a version of TLS", "1.0, 1.1, 1.2 or 1.3")
+]
+SocketPath = Annotated[
+    Path, BeforeValidator(_path), AfterValidator(Path.absolute), Form("a socket", "the path of a Unix socket")
+]
+FileMode = Annotated[
+    str, Field(pattern="^0?[0-7]{3}$"), Form("an access mode", "three octal digits such as 666 or 660")
+]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    Form("a name", "up to 64 letters, digits, dots, hyphens and underscores"),
+]

@@ -7,14 +7,14 @@ field's description and form become `relay.env.example` and the error lines.
 from __future__ import annotations
 
 from functools import cached_property
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import relay
+from relay.config.doors import ListenerSettings as ListenerSettings
 from relay.config.fields import (
     Count,
     Directory,
@@ -22,87 +22,16 @@ from relay.config.fields import (
     Host,
     LogFormat,
     LogLevel,
-    Network,
-    Networks,
     Octets,
     Port,
     Seconds,
     SecondsOrZero,
-    SomeOctets,
+    Section,
     Tls,
     Wrong,
     YesNo,
 )
 from relay.config.trust import trust_anchor
-
-# Addresses that no stranger on the Internet can have (RFC 1918, RFC 4193, loopback, link-local).
-_OWN = tuple(
-    map(
-        ip_network,
-        (
-            "127.0.0.0/8",
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "169.254.0.0/16",
-            "::1",
-            "fc00::/7",
-            "fe80::/10",
-        ),
-    )
-)
-_LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-
-
-class Section(BaseModel):
-    """What every section has in common."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class ListenerSettings(Section):
-    """Front door."""
-
-    host: Host = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=2525, description="port to listen on")
-    tls_cert: ExistingFile | None = Field(
-        default=None, description="certificate chain (PEM); with TLS_KEY it adds STARTTLS"
-    )
-    tls_key: ExistingFile | None = Field(default=None, description="private key (PEM) of TLS_CERT")
-    allowed_networks: Networks = Field(default=_LOOPBACK, description="who may connect at all")
-    allow_public: YesNo = Field(default=False, description="yes permits public networks in ALLOWED_NETWORKS")
-    max_message_bytes: SomeOctets = Field(
-        default=52_428_800, description="largest message, advertised as SIZE (RFC 1870)"
-    )
-    idle_timeout_s: Seconds = Field(
-        default=300, description="silence after which a session is closed (RFC 5321 4.5.3.2.7)"
-    )
-    max_connections: Count = Field(default=1000, description="sessions at a time, in all")
-    max_connections_per_client: Count = Field(default=50, description="sessions at a time from one address")
-    max_recipients: Count = Field(
-        default=1000, description="recipients of one message (RFC 5321 4.5.3.1.8: at least 100)"
-    )
-    hostname: Host | None = Field(
-        default=None, description="our name in greeting and trace header (none: this machine's)"
-    )
-    data_min_rate_bytes_s: Octets = Field(
-        default=500, description="slowest DATA that is put up with, in bytes a second"
-    )
-    data_rate_window_s: Seconds = Field(default=60, description="time over which that rate is measured")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing, given = ("tls_key", "tls_cert") if self.tls_key is None else ("tls_cert", "tls_key")
-            raise Wrong(missing, f"not set, but {given.upper()} is; give both or neither")
-        if not self.allow_public:
-            for network in self.allowed_networks:
-                if not any(network.version == own.version and network.subnet_of(own) for own in _OWN):  # type: ignore[arg-type]
-                    raise Wrong(
-                        "allowed_networks",
-                        f"{network} is public; give private networks only, or set ALLOW_PUBLIC=yes if that is meant",
-                    )
-        return self
 
 
 class DispatchSettings(Section):
@@ -118,6 +47,9 @@ class DispatchSettings(Section):
     )
     probe_s: SecondsOrZero = Field(
         default=1200, description="how often a suspended login is tried (0: after a person acted)"
+    )
+    direct_timeout_s: Seconds = Field(
+        default=20, description="how long clients with direct answers wait for the provider's verdict"
     )
     memory_bytes: Octets = Field(default=16_777_216, description="contents of fresh messages kept in memory, in all")
     grace_s: SecondsOrZero = Field(default=30, description="time that deliveries under way get at shutdown")
@@ -301,9 +233,13 @@ class RelaySettings(BaseSettings):
             raise Wrong("listeners", "set together with RELAY_LISTENER__*; give one or the other")
         taken: set[tuple[str, int]] = set()
         for door in self.doors:
-            if door.port and (door.host, door.port) in taken:
-                raise Wrong("listeners", f"{door.host} port {door.port} appears twice; give each door its own")
-            taken.add((door.host, door.port))
+            place = (str(door.path), -1) if door.path is not None else (door.host, door.port)
+            if place[1] and place in taken:
+                raise Wrong("listeners", f"{door.address} appears twice; give each door its own")
+            taken.add(place)
+        names = [door.name for door in self.doors if door.name is not None]
+        if len(set(names)) < len(names):
+            raise Wrong("listeners", "two doors have the same name; give each door its own")
         if self.console.enabled and self.console.port and (self.console.host, self.console.port) in taken:
             raise Wrong("console__port", f"{self.console.port} is the front door's as well; give another one")
         return self

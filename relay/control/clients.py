@@ -1,11 +1,15 @@
-"""Clients: which application, by the network it connects from, may use which senders."""
+"""Clients: which application may send as whom and to whom, and how it is treated."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 from relay.accounts import store
-from relay.accounts.model import Answer, Client
+from relay.accounts.client_settings import ClientSettings
+from relay.accounts.errors import BadSetting
+from relay.accounts.model import Client
+from relay.accounts.passwords import hash_password
 from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.reasons import refusals, shown
 
@@ -20,49 +24,123 @@ async def client_add(
     control: Control,
     *,
     name: str,
-    networks: list[str],
+    networks: list[str] | None = None,
     senders: list[str] | None = None,
-    answer: str = "queued",
+    answer: str | None = None,
     tolerate: list[str] | None = None,
+    auth: str | None = None,
+    login: str | None = None,
+    password: str | None = None,
+    identity: str | None = None,
+    sender_map: list[str] | None = None,
+    messages_per_minute: int | None = None,
+    recipients_per_minute: int | None = None,
+    bytes_per_day: int | None = None,
+    recipients: list[str] | None = None,
+    denied: list[str] | None = None,
+    capture: str | None = None,
+    default_domain: str | None = None,
+    charset: str | None = None,
 ) -> dict[str, Any]:
-    """Bind networks to senders; no `senders`: every registered one. Sessions that are open keep what they had."""
-    if answer == "direct":
-        raise ControlError(
-            "--answer direct is not in this release", "leave it out: the reply comes once the mail is queued"
-        )
-    if tolerate:
-        raise ControlError("tolerance switches are not in this release", "leave out --tolerate")
+    """Bind networks or a login to senders; no `senders`: every registered one. Open sessions keep what they had.
+
+    `sender_map`: members like `root@localhost=app@example.com`.
+    """
     first = not control.directory.clients()
-    detail = {"networks": networks, "senders": senders or [], "answer": answer, "tolerate": tolerate or []}
     with refusals():
+        settings = await _settings(
+            networks=networks,
+            senders=senders,
+            answer=answer,
+            tolerate=tolerate,
+            auth=auth,
+            login=login,
+            password=password,
+            identity=identity,
+            sender_map=sender_map,
+            messages_per_minute=messages_per_minute,
+            recipients_per_minute=recipients_per_minute,
+            bytes_per_day=bytes_per_day,
+            recipients=recipients,
+            denied=denied,
+            capture=capture,
+            default_domain=default_domain,
+            charset=charset,
+        )
         client = await control.change(
             "client.add",
             shown(name),
-            detail,
-            lambda connection: store.add_client(
-                connection,
-                name,
-                networks=networks,
-                senders=senders or (),
-                answer=cast("Answer", answer),  # checked by the store
-                tolerate=tolerate or (),
-                now_ms=now_ms(),
-            ),
+            _detail(settings),
+            lambda connection: store.add_client(connection, name, now_ms=now_ms(), **settings),
         )
-    return {**_facts(client), "warning": "; ".join(_warnings(control, client, first=first))}
+    return {**_facts(control, client), "warning": "; ".join(_warnings(control, client, first=first))}
+
+
+async def client_set(
+    control: Control,
+    *,
+    name: str,
+    networks: list[str] | None = None,
+    senders: list[str] | None = None,
+    answer: str | None = None,
+    tolerate: list[str] | None = None,
+    auth: str | None = None,
+    login: str | None = None,
+    password: str | None = None,
+    identity: str | None = None,
+    sender_map: list[str] | None = None,
+    messages_per_minute: int | None = None,
+    recipients_per_minute: int | None = None,
+    bytes_per_day: int | None = None,
+    recipients: list[str] | None = None,
+    denied: list[str] | None = None,
+    capture: str | None = None,
+    default_domain: str | None = None,
+    charset: str | None = None,
+) -> dict[str, Any]:
+    """Change what is given; an empty value takes the default again. For whoever connects from now on."""
+    with refusals():
+        settings = await _settings(
+            networks=networks,
+            senders=senders,
+            answer=answer,
+            tolerate=tolerate,
+            auth=auth,
+            login=login,
+            password=password,
+            identity=identity,
+            sender_map=sender_map,
+            messages_per_minute=messages_per_minute,
+            recipients_per_minute=recipients_per_minute,
+            bytes_per_day=bytes_per_day,
+            recipients=recipients,
+            denied=denied,
+            capture=capture,
+            default_domain=default_domain,
+            charset=charset,
+        )
+        if not settings:
+            raise ControlError("nothing to change was given", "see `relay client set --help`")
+        client = await control.change(
+            "client.set",
+            shown(name),
+            _detail(settings),
+            lambda connection: store.change_client(connection, name, **settings),
+        )
+    return {**_facts(control, client), "warning": "; ".join(_warnings(control, client, first=False))}
 
 
 async def client_list(control: Control) -> list[dict[str, Any]]:
     """Every entry."""
-    return [_facts(client) for client in control.directory.clients()]
+    return [_facts(control, client) for client in control.directory.clients()]
 
 
 async def client_show(control: Control, *, name: str) -> dict[str, Any]:
-    """One entry."""
-    for client in control.directory.clients():
-        if client.name == name:
-            return _facts(client)
-    raise ControlError(f"there is no client {shown(name)}", "`relay client list` shows them")
+    """One entry. Never its password, only whether there is one."""
+    client = control.directory.client_named(name)
+    if client is None:
+        raise ControlError(f"there is no client {shown(name)}", "`relay client list` shows them")
+    return _facts(control, client)
 
 
 async def client_remove(control: Control, *, name: str) -> dict[str, Any]:
@@ -76,22 +154,67 @@ async def client_remove(control: Control, *, name: str) -> dict[str, Any]:
     }
 
 
+async def _settings(*, password: str | None, sender_map: list[str] | None, **given: Any) -> ClientSettings:
+    """What is not None; the password as its hash. Raises BadSetting."""
+    settings = {name: value for name, value in given.items() if value is not None}
+    if sender_map is not None:
+        settings["sender_map"] = [_pair(text) for text in sender_map]
+    if password is not None:
+        settings["password_hash"] = await asyncio.to_thread(hash_password, password)
+    return cast("ClientSettings", settings)  # `checked_client` looks at each
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Cut at the last "=": a sender may hold one (`bounce=ann@example.com`), an address of a mailbox hardly ever."""
+    pattern, equals, address = text.rpartition("=")
+    if not equals:
+        raise BadSetting("map", text or "an empty text", "write FROM=TO, such as root@localhost=app@example.com")
+    return pattern, address
+
+
+def _detail(settings: ClientSettings) -> dict[str, Any]:
+    """For the audit trail: of a password only that one was set."""
+    detail = {name: value for name, value in settings.items() if name != "password_hash"}
+    return {**detail, "password": "set"} if "password_hash" in settings else detail
+
+
 def _warnings(control: Control, client: Client, *, first: bool) -> list[str]:
     patterns = {sender.pattern for sender in control.directory.senders()}
     found = [_CLOSED] if first else []
-    for sender in client.senders:
+    for sender in dict.fromkeys((*client.senders, *(target for _, target in client.sender_map))):
         routed = sender in patterns or ("@" in sender[1:] and control.directory.route(sender) is not None)
         if not routed and not (sender.startswith("@") and "*" in patterns):
             found.append(f"{sender} goes through no account yet: relay sender add {sender!r} ACCOUNT")
+    for _, target in client.sender_map:
+        if not control.directory.may_use(client, target):
+            found.append(f"{target} is none of its senders: relay client set {client.name} --sender …")
+    if client.default_domain and "bare-recipients" not in control.directory.tolerance_of(client):
+        found.append("The default domain is used with --tolerate bare-recipients only")
+    if client.capture:
+        found.append(f"All its mail goes to {client.capture} and to nobody else")
     return found
 
 
-def _facts(client: Client) -> dict[str, Any]:
+def _facts(control: Control, client: Client) -> dict[str, Any]:
     return {
         "name": client.name,
         "networks": [str(network) for network in client.networks],
+        "auth": client.auth,
+        "login": client.login,
+        "password_set": bool(client.password_hash),
         "senders": list(client.senders),
+        "identity": client.identity,
+        "sender_map": [f"{pattern}={address}" for pattern, address in client.sender_map],
+        "recipients": list(client.recipients),
+        "denied": list(client.denied),
+        "capture": client.capture,
+        "messages_per_minute": client.messages_per_minute,
+        "recipients_per_minute": client.recipients_per_minute,
+        "bytes_per_day": client.bytes_per_day,
         "answer": client.answer,
         "tolerate": list(client.tolerate),
+        "tolerated": sorted(control.directory.tolerance_of(client)),  # with what is on for everybody
+        "default_domain": client.default_domain,
+        "charset": client.charset,
         "created_at": iso(client.created_at),
     }

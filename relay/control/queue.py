@@ -30,6 +30,8 @@ _ROWS = select(
     deliveries.c.owner,
     deliveries.c.possible_duplicate,
     deliveries.c.settled_at,
+    deliveries.c.notify,
+    deliveries.c.orcpt,
     messages.c.reverse_path,
     messages.c.size,
     messages.c.accepted_at,
@@ -232,15 +234,19 @@ def shown(text: str) -> str:
 
 
 def message_facts(control: Control, message: Any) -> dict[str, Any]:
-    """A row of `messages` for people."""
+    """A row of `messages` for people. `original_sender` None: the application named that sender itself."""
     return {
         "id": format_id(message.id),
         "sender": message.reverse_path,
+        "original_sender": message.original_path,
         "account": account_name(control, message.account_id),
         "message_id_header": message.header_message_id,
         "client": message.client,
         "size": message.size,
         "accepted_at": iso(message.accepted_at),
+        "answer": message.answer or "queued",
+        "envid": message.envid,
+        "ret": message.ret,
     }
 
 
@@ -263,6 +269,8 @@ def _entry(control: Control, row: Any) -> dict[str, Any]:
         "size": row.size,
         "reply": reply,
         "cause": row.cause or "",
+        "notify": row.notify,
+        "orcpt": row.orcpt,
     }
 
 

@@ -12,6 +12,7 @@ from relay.accounts.errors import (
     BadSetting,
     ClientExists,
     ClientNotFound,
+    LoginTaken,
     NetworkTaken,
     SenderExists,
     SenderNotFound,
@@ -83,10 +84,12 @@ def _of_register(error: RelayError) -> tuple[str, str] | None:
         case SenderNotFound(pattern=pattern):
             return f"there is no sender {shown(pattern)}", "`relay sender list` shows them"
         case ClientExists(name=name):
-            return f"there is a client {shown(name)} already", f"`relay client remove {shown(name)}` first"
+            return f"there is a client {shown(name)} already", f"change it with `relay client set {shown(name)}`"
         case ClientNotFound(name=name):
             return f"there is no client {shown(name)}", "`relay client list` shows them"
         case NetworkTaken(network=network, client=client):
             return f"{shown(network)} belongs to client {shown(client)}", "give each network to one client"
+        case LoginTaken(login=login, client=client):
+            return f"client {shown(client)} logs in as {shown(login)} already", "give each login to one client"
         case _:
             return None

@@ -19,6 +19,7 @@ from relay.control import (
     queue,
     senders,
     trace,
+    trying,
 )
 from relay.control.context import Control, ControlError
 
@@ -39,9 +40,11 @@ ACTIONS: Mapping[str, Action] = {
     "sender.remove": senders.sender_remove,
     "sender.which": senders.sender_which,
     "client.add": clients.client_add,
+    "client.set": clients.client_set,
     "client.list": clients.client_list,
     "client.show": clients.client_show,
     "client.remove": clients.client_remove,
+    "client.try": trying.client_try,
     "queue.list": queue.queue_list,
     "queue.show": queue.queue_show,
     "queue.summary": queue.queue_summary,

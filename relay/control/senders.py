@@ -15,10 +15,11 @@ from relay.control.reasons import refusals, shown
 
 
 async def sender_add(control: Control, *, pattern: str, account: str, from_policy: str = "keep") -> dict[str, Any]:
-    """Route a pattern (an address, `@domain`, `*` or `<>`) to an account. Mail that waits without a route follows."""
+    """Route a pattern (an address, `@domain`, `*` or `<>`) to an account. Mail that waits without a route follows.
+
+    `from_policy`: what happens to a header From that is not this sender: keep, rewrite or refuse.
+    """
     found = account_named(control, account)
-    if from_policy == "rewrite":
-        raise ControlError("rewriting the From header is not in this release", "leave out --from, or give keep")
 
     def add(connection: Connection) -> str:
         policy = cast("FromPolicy", from_policy)  # checked by the store

@@ -20,6 +20,7 @@ _MAX_MESSAGES = 20  # of one Message-ID: an application that sends the same one 
 async def trace(control: Control, *, id: str) -> list[dict[str, Any]]:
     """The messages of an id of ours or of a Message-ID, oldest first, each with its `events` in order.
 
+    `asked`: the recipients for which the application asked something about notices (RFC 3461).
     Refused when there is none (any more).
     """
     number = parse_id(id)
@@ -57,9 +58,15 @@ async def _story(control: Control, message: Any) -> dict[str, Any]:
         if row.settled_at is not None
     ]
     events.sort(key=lambda event: event[:2])
-    story = [{"at": iso(at), **facts} for at, _, facts in events]
+    story = [{"at": iso(at), **event} for at, _, event in events]
     story += [_waiting(control, row) for row in owed if row.settled_at is None]
-    return {**message_facts(control, message), "recipients": list(recipients.values()), "events": story}
+    asked = [
+        {"recipient": row.recipient, "notify": row.notify, "orcpt": row.orcpt}
+        for row in owed
+        if row.notify is not None or row.orcpt is not None
+    ]
+    facts = message_facts(control, message)
+    return {**facts, "recipients": list(recipients.values()), "asked": asked, "events": story}
 
 
 def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str, Any]:

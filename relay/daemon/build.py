@@ -15,9 +15,13 @@ from relay.control.context import Control
 from relay.credentials.vault import Vault, open_vault
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
+from relay.listener.authentication import Authentication
+from relay.listener.certificate import ServerTls
+from relay.listener.rates import Rates
 from relay.listener.server import Listener
+from relay.mail.errors import RelayError
 from relay.mail.ids import format_id
-from relay.net.server_tls import server_context
+from relay.net.server_tls import tls_trouble
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
@@ -26,6 +30,13 @@ from relay.submission.smtp.transport import SmtpTransport
 from relay.telemetry import get_logger
 
 log = get_logger()
+
+
+class BadCertificate(RelayError):
+    """A front door cannot use its certificate and key."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path}: {tls_trouble(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +130,35 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             history_days=settings.queue.history_days,
             clock=now_ms,
         )
-        listeners = tuple(_listener(door, core) for door in settings.doors)
-        yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+        rates, authentication = Rates(), Authentication(core.directory)
+        listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
+        try:
+            yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+        finally:
+            authentication.close()
 
 
-def _listener(door: ListenerSettings, core: Core) -> Listener:
+def _listener(
+    door: ListenerSettings, settings: RelaySettings, core: Core, rates: Rates, authentication: Authentication
+) -> Listener:
     hostname = door.hostname or socket.gethostname()
-    context = server_context(Path(door.tls_cert), door.tls_key and Path(door.tls_key)) if door.tls_cert else None
-    return Listener(door, core.directory, core.queue, instance_id=hostname, hostname=hostname, tls_context=context)
+    tls = None
+    if door.tls_cert is not None:
+        try:
+            tls = ServerTls(door.tls_cert, door.tls_key, minimum=door.tls_min).context
+        except OSError as error:
+            raise BadCertificate(door.tls_cert, error) from error
+    return Listener(
+        door,
+        core.directory,
+        core.queue,
+        instance_id=hostname,
+        hostname=hostname,
+        tls=tls,
+        rates=rates,
+        authentication=authentication,
+        direct_timeout_s=settings.dispatch.direct_timeout_s,
+    )
 
 
 def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None) -> Control:

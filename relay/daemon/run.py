@@ -13,10 +13,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from relay import __version__
-from relay.config.settings import RelaySettings
+from relay.config.check import warnings
+from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
-from relay.daemon.build import Relay, build
+from relay.daemon.activation import Inherited, assigned, inherited, notify
+from relay.daemon.build import BadCertificate, Relay, build
 from relay.database.engine import StoreLocked
 from relay.listener.server import Listener
 from relay.mail.errors import RelayError
@@ -30,9 +32,9 @@ _SESSIONS_GRACE_S = 10.0
 class DoorRefused(RelayError):
     """The operating system gave no listening socket for a front door; `errno` says why."""
 
-    def __init__(self, host: str, port: int, error: OSError) -> None:
-        super().__init__(f"cannot listen on {host} port {port}: {error}")
-        self.host, self.port, self.errno = host, port, error.errno
+    def __init__(self, door: ListenerSettings, error: OSError) -> None:
+        super().__init__(f"cannot listen on {door.address}: {error}")
+        self.door, self.errno = door, error.errno
         self.reason = error.strerror or str(error)
 
 
@@ -66,7 +68,10 @@ def _why(error: Exception, settings: RelaySettings) -> str:
     if isinstance(error, StoreLocked):
         return f"{error}; stop that one first (systemctl stop relay, or kill its process)"
     if isinstance(error, DoorRefused):
-        return _why_no_door(error, settings)
+        return _why_no_socket(error, settings) if error.door.path is not None else _why_no_door(error, settings)
+    if isinstance(error, BadCertificate):
+        name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER__TLS_CERT"
+        return f"{name}: {error}; give a certificate chain (PEM) and the key that belongs to it"
     if isinstance(error, OSError) and error.filename and settings.data_dir.is_relative_to(str(error.filename)):
         return f"RELAY_DATA_DIR: {error.filename}: {error.strerror}; give a folder that can be written"
     if isinstance(error, OSError) and error.errno == errno.EACCES:
@@ -75,7 +80,7 @@ def _why(error: Exception, settings: RelaySettings) -> str:
 
 
 def _why_no_door(error: DoorRefused, settings: RelaySettings) -> str:
-    host, port = error.host, error.port
+    host, port = error.door.host, error.door.port
     name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER"
     of_host, of_port = (name, name) if settings.listeners else (f"{name}__HOST", f"{name}__PORT")
     match error.errno:
@@ -87,6 +92,18 @@ def _why_no_door(error: DoorRefused, settings: RelaySettings) -> str:
             return f"{of_port}: no right to listen on {host} port {port}; give one above 1023, or CAP_NET_BIND_SERVICE"
         case _:
             return f"{of_host}: cannot listen on {host} port {port}: {error.reason}; give another address"
+
+
+def _why_no_socket(error: DoorRefused, settings: RelaySettings) -> str:
+    name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER__PATH"
+    path = error.door.path
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{name}: somebody listens at {path}; stop that one, or give another path"
+        case errno.EEXIST:
+            return f"{name}: {path} exists and is no socket; remove it, or give another path"
+        case _:
+            return f"{name}: cannot listen at {path}: {error.reason}; give a path in a folder that can be written"
 
 
 async def _run(settings: RelaySettings) -> int:
@@ -103,15 +120,20 @@ async def _run(settings: RelaySettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end, 0)
     log.info("daemon.started", version=__version__, pid=os.getpid(), path=str(settings.data_dir))
+    for line in warnings(settings):
+        log.warning("settings.doubtful", detail=line)
+    given = inherited(os.environ)
     async with build(settings, on_lost=lost) as relay:
         server = ControlServer(settings.data_dir, relay.control)
         try:
-            await _start(relay, server)
+            await _start(relay, server, given)
+            notify(os.environ, "READY=1")
             _calm_collector()
             status = await ending
         except BaseException:
             await _stop(relay, server, settings, orderly=False)
             raise
+        notify(os.environ, "STOPPING=1")
         log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
         if not await _stop(relay, server, settings, orderly=status == 0):
             status = 1
@@ -119,17 +141,17 @@ async def _run(settings: RelaySettings) -> int:
     return status
 
 
-async def _start(relay: Relay, server: ControlServer) -> None:
+async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) -> None:
+    doors = relay.control.settings.doors
+    sockets = assigned(given, doors)
     _warn_of_openness(relay)
     await relay.dispatcher.start()
     await server.start()
-    for door, listener in zip(
-        relay.control.settings.doors, relay.listeners, strict=True
-    ):  # last to start, first to stop
+    for door, listener, socket in zip(doors, relay.listeners, sockets, strict=True):  # last to start, first to stop
         try:
-            await listener.start()
+            await listener.start(socket)
         except OSError as error:
-            raise DoorRefused(str(door.host), door.port, error) from error
+            raise DoorRefused(door, error) from error
     log.info(
         "daemon.ready",
         port=relay.listeners[0].port,

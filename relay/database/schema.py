@@ -63,7 +63,7 @@ senders = Table(
     metadata,
     Column("pattern", Text, primary_key=True),  # normalised address, @domain, *, or <>
     Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
-    Column("from_policy", Text, nullable=False, server_default="keep"),  # keep | rewrite
+    Column("from_policy", Text, nullable=False, server_default="keep"),  # keep | rewrite | refuse
     Column("created_at", Milliseconds, nullable=False),
 )
 
@@ -76,6 +76,10 @@ clients = Table(
     Column("answer", Text, nullable=False, server_default="queued"),  # queued | direct
     Column("tolerate", Text, nullable=False, server_default="[]"),  # JSON list of switches
     Column("created_at", Milliseconds, nullable=False),
+    Column("login", Text),  # NULL: known by its networks alone
+    Column("password_hash", Text),  # argon2id
+    Column("options", Text, nullable=False, server_default="{}"),  # JSON object: the other fields of model.Client
+    Index("ix_clients_login", "login", unique=True),
 )
 
 secrets = Table(
@@ -110,6 +114,10 @@ messages = Table(
     Column("smtputf8", Integer, nullable=False),
     Column("spool", Text),  # name of the spool file; NULL: the content is a row of `contents`
     Column("accepted_at", Milliseconds, nullable=False),
+    Column("original_path", Text),  # what the application said in MAIL, where reverse_path is another; NULL: the same
+    Column("ret", Text),  # FULL | HDRS (RFC 3461 4.3)
+    Column("envid", Text),  # xtext (RFC 3461 4.4)
+    Column("answer", Text),  # direct: the application heard the verdict itself; NULL: queued
 )
 
 _spooled = text("spool IS NOT NULL")
@@ -136,6 +144,8 @@ deliveries = Table(
     Column("token", Integer, nullable=False),  # fencing token: grows with each claim
     Column("possible_duplicate", Integer, nullable=False, server_default="0"),
     Column("settled_at", Milliseconds),
+    Column("notify", Text),  # NEVER, or some of SUCCESS,FAILURE,DELAY (RFC 3461 4.1)
+    Column("orcpt", Text),  # address type;xtext (RFC 3461 4.2)
     PrimaryKeyConstraint("message_id", "number"),
     sqlite_with_rowid=False,
 )

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,6 +21,7 @@ from relay.dispatch.attempt import Attempt
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
 from relay.dispatch.settling import Settler
+from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.outcome import Outcome
@@ -30,11 +32,8 @@ from relay.telemetry import get_logger
 
 log = get_logger()
 
-_TICK_S = 20.0  # lease renewal and the look at what time has done
-_TICK = "dispatch tick"
+_UPKEEP = "upkeep"
 _RECORD_S = 5.0  # at the end, for what could not be recorded until then
-_AGED = 500  # messages or deliveries at a time
-_AGE_S = 2.0  # of each tick, for what time has done
 
 
 class Dispatcher:
@@ -58,13 +57,20 @@ class Dispatcher:
         self.chance = chance
         self._database = database
         self._directory = directory
-        self._history_ms = history_days * 86_400_000
         self._clock = clock
         self._lanes: dict[int, Lane] = {}
+        self._verdicts = queue.verdicts
         self._settler = Settler(
             queue,
             recovered=self._schedule_all,
             waits=lambda account_id, due_at: self._lane(account_id).backlog(due_at),
+            failed=self.failed,
+        )
+        self._upkeep = Upkeep(
+            queue,
+            lifetime_ms=int(settings.lifetime_s * 1000),
+            history_ms=history_days * 86_400_000,
+            expired=self._expired,
             failed=self.failed,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -77,9 +83,10 @@ class Dispatcher:
         """Begin with what the store holds, then with what arrives."""
         self.queue.willing = lambda account_id: self._lane(account_id).willing()
         self.queue.on_fresh = self.offer
-        self.queue.on_backlog = lambda account_id: self._lane(account_id).backlog(self._clock())
+        self.queue.on_backlog = self.offer_later
         self.queue.withdraw = self.withdraw
-        self._spawn(self._tick(), _TICK)
+        self._verdicts.open()
+        self._spawn(self._upkeep.run(), _UPKEEP)
         for account_id, due_at in (await self.queue.due_times()).items():
             self._lane(account_id).backlog(due_at)
 
@@ -89,6 +96,7 @@ class Dispatcher:
         False: something could not be recorded; the queue must be left as it is, the next start sorts it out.
         """
         self._stopping = True
+        self._verdicts.close()
         for lane in self._lanes.values():
             lane.stop()
         workers = [worker for lane in self._lanes.values() for worker in lane.workers]
@@ -100,7 +108,7 @@ class Dispatcher:
                 await asyncio.wait(late, timeout=5)
         recorded = self._lost or await self._settler.finish(_RECORD_S)
         for task in self._tasks:
-            if task.get_name() == _TICK:
+            if task.get_name() == _UPKEEP:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=5)
@@ -122,6 +130,7 @@ class Dispatcher:
         if route is None or route.account_id == lane.account_id:
             return True
         message.account_id, message.moved = route.account_id, True
+        self._verdicts.put_down(message.id)
         self._lane(route.account_id).push(message)
         return False
 
@@ -132,6 +141,7 @@ class Dispatcher:
         settlements = [Settlement(delivery, State.EXPIRED, 0, None) for delivery in message.deliveries]
         for delivery in message.deliveries:
             self._expired(message, delivery)
+        self._verdicts.put_down(message.id)
         self._settler.write(message, settlements, None)
         return True
 
@@ -139,8 +149,9 @@ class Dispatcher:
         """Record an attempt; what the lane has to do about it, and the catalogue entry that says why."""
         now = self._clock()
         chance = self.chance()
-        result = recording.record(attempt, outcomes, settings=self.settings, now=now, chance=chance)
-        message = attempt.message
+        message, waiting = attempt.message, self._verdicts.waiting
+        expected = waiting.get(message.id) if waiting else None
+        result = recording.record(attempt, outcomes, settings=self.settings, now=now, chance=chance, expected=expected)
         if result.accepted:
             lane.quota.spend(result.accepted, now / 1000)
             lane.well()
@@ -167,6 +178,7 @@ class Dispatcher:
                 retry_in_s=int(seconds),
                 waiting=len(lane.ready),
             )
+        self._verdicts.put_down_account(lane.account_id)
         if seconds > 60:
             self._put_down(lane)
 
@@ -182,12 +194,23 @@ class Dispatcher:
 
     def offer(self, message: Message) -> None:
         """A fresh message, durable, straight to its lane."""
-        self._lane(message.account_id).push(message)
+        lane = self._lane(message.account_id)
+        lane.push(message)
+        if self._verdicts.waiting:
+            self._tell_if_held_back(lane)
+
+    def offer_later(self, account_id: int) -> None:
+        """A message of this account is durable, but waits in the store alone."""
+        lane = self._lane(account_id)
+        lane.backlog(self._clock())
+        if self._verdicts.waiting:
+            self._tell_if_held_back(lane)
 
     def refresh(self) -> None:
         """Accounts, senders or clients changed: apply it to what already waits."""
         for lane in tuple(self._lanes.values()):
             self._configure(lane)
+            self._tell_if_held_back(lane)
         self._spawn(self._reroute(), "reroute")
 
     def state(self, account_id: int) -> dict[str, object]:
@@ -258,22 +281,8 @@ class Dispatcher:
     def _try_again(self, lane: Lane, attempt: Attempt, result: recording.Record) -> None:
         message = attempt.message
         if result.settlements:
-            again = Message(
-                message.id,
-                message.account_id,
-                message.reverse_path,
-                message.header_message_id,
-                message.client,
-                message.content,
-                message.eight_bit,
-                message.smtputf8,
-                message.accepted_at,
-                result.again,
-                moved=message.moved,
-            )
-        else:
-            again = message
-        lane.ready.appendleft(again)
+            message = replace(message, deliveries=result.again, held_bytes=0)
+        lane.ready.appendleft(message)
 
     def _schedule_all(self) -> None:
         for lane in tuple(self._lanes.values()):
@@ -310,12 +319,20 @@ class Dispatcher:
 
     def _put_down(self, lane: Lane) -> None:
         """Free the memory of a lane that will not send soon; the store keeps its mail."""
+        self._verdicts.put_down_account(lane.account_id)
         if lane.ready:
             given = list(lane.ready)
             lane.ready.clear()
             self._spawn(self._give_back(lane, given), "give back")
 
+    def _tell_if_held_back(self, lane: Lane) -> None:
+        """Nobody waits for the verdict on what is not tried now."""
+        if lane.upstream is None or lane.suspended or lane.resting_until > time.monotonic():
+            self._verdicts.put_down_account(lane.account_id)
+
     async def _give_back(self, lane: Lane, given: list[Message]) -> None:
+        for message in given:
+            self._verdicts.put_down(message.id)
         try:
             await self.queue.give_back(given)
         except (StorageFull, StorageFailed) as error:
@@ -337,29 +354,6 @@ class Dispatcher:
         if await self.queue.reroute(resolve):
             for account_id, due_at in (await self.queue.due_times()).items():
                 self._lane(account_id).backlog(due_at)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_S)
-            for duty in (self._renew, self._age):
-                try:
-                    await duty()
-                except (StorageFull, StorageFailed) as error:
-                    log.error("storage.failed", where="tick", detail=str(error))
-                except Exception as error:  # outermost loop: without it leases end and nothing is sent any more
-                    self.failed("tick", error)
-
-    async def _renew(self) -> None:
-        if not await self.queue.renew():
-            log.error("daemon.fault", where="lease", detail="another node declared this one dead")
-
-    async def _age(self) -> None:
-        until = time.monotonic() + _AGE_S
-        for message, delivery in await self.queue.expire(int(self.settings.lifetime_s * 1000), limit=_AGED):
-            self._expired(message, delivery)
-        while await self.queue.prune(self._history_ms, limit=_AGED) == _AGED and time.monotonic() < until:
-            pass
-        await self.queue.shrink()
 
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)

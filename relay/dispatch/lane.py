@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from relay.accounts.model import Upstream
@@ -225,7 +226,7 @@ class Lane:
             self.active += 1
             content = message.content
             body = content.inline if content.inline is not None else self._services.queue.spool_path(content)
-            return Attempt(
+            attempt = Attempt(
                 message.id,
                 message.reverse_path,
                 tuple([delivery.recipient for delivery in message.deliveries]),
@@ -237,6 +238,10 @@ class Lane:
                 upstream,
                 now,
             )
+            if message.asks:
+                attempt.request = message.request
+                attempt.requests = tuple([delivery.request for delivery in message.deliveries])
+            return attempt
         if self.next_due is not None:
             self.schedule()
         return None
@@ -245,20 +250,7 @@ class Lane:
         """The first `most` recipients; the others stay in front as a message of their own."""
         if len(message.deliveries) <= most:
             return message
-        rest = Message(
-            message.id,
-            message.account_id,
-            message.reverse_path,
-            message.header_message_id,
-            message.client,
-            message.content,
-            message.eight_bit,
-            message.smtputf8,
-            message.accepted_at,
-            message.deliveries[most:],
-            message.held_bytes,
-            message.moved,
-        )
+        rest = replace(message, deliveries=message.deliveries[most:])
         message.deliveries = message.deliveries[:most]
         message.held_bytes = 0
         self.ready.appendleft(rest)

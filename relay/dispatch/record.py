@@ -12,8 +12,10 @@ from relay.dispatch.attempt import Attempt, Facts
 from relay.dispatch.schedule import backoff_s, jittered
 from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend, Verdict, decide
 from relay.mail.ids import format_id
-from relay.mail.outcome import Accepted, Outcome, Unreachable
+from relay.mail.outcome import Accepted, Outcome, Refused, Unreachable
+from relay.mail.reply import Reply
 from relay.queue.model import Delivery, Message, Settlement, State
+from relay.queue.verdicts import Expected
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
 
@@ -38,9 +40,18 @@ class Record:
 
 
 def record(
-    attempt: Attempt, outcomes: Sequence[Outcome], *, settings: DispatchSettings, now: int, chance: float
+    attempt: Attempt,
+    outcomes: Sequence[Outcome],
+    *,
+    settings: DispatchSettings,
+    now: int,
+    chance: float,
+    expected: Expected | None = None,
 ) -> Record:
-    """Decide and log for each recipient. `now` is ms since 1970, `chance` uniform in 0..1."""
+    """Decide and log for each recipient, and tell who waits for it.
+
+    `now` is ms since 1970, `chance` uniform in 0..1.
+    """
     result = Record()
     partly = any(isinstance(outcome, Accepted) for outcome in outcomes)
     elapsed = attempt.elapsed_ms
@@ -67,7 +78,15 @@ def record(
         if _STRENGTH.get(type(verdict.lane), 0) > _STRENGTH.get(type(result.lane), 0):
             result.lane, result.diagnosis, result.reply = verdict.lane, diagnosis, _quoted(facts)
         _log_delivery(shown, attempt, delivery, settlement, facts, diagnosis, upstream, now)
+        if expected is not None:
+            expected.report(delivery.number, settlement.state, *_explained(outcome, diagnosis))
     return result
+
+
+def _explained(outcome: Outcome, diagnosis: Diagnosis | None) -> tuple[Reply | None, str]:
+    """What the upstream said, if it said anything; what that means, and what to do first."""
+    reply = outcome.reply if isinstance(outcome, Accepted | Refused) else None
+    return reply, " ".join((diagnosis.cause, *diagnosis.remedy[:1])) if diagnosis is not None else ""
 
 
 def _settle(

@@ -91,12 +91,17 @@ class Settler:
             for settlement in settlements:
                 self._submit(outcome, [settlement])
             return
+        verdicts = self._queue.verdicts
         if isinstance(error, Fenced):
             log.error("delivery.fenced", message_id=format_id(outcome.message.id))
+            verdicts.put_down(outcome.message.id)
         elif error is not None:  # ours: its slot stays marked, so that the next start names it
             self._failed("settle", error)
             outcome.slot = None
+            verdicts.put_down(outcome.message.id)
         else:
+            if verdicts.waiting:
+                verdicts.recorded(outcome.message.id, [settlement.delivery.number for settlement in settlements])
             outcome.done_with = outcome.done_with or done.result()
             for settlement in settlements:
                 if settlement.state not in SETTLED:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.accounts.model import Route
+from relay.accounts.model import Client
 from relay.listener import replies
 from relay.listener.door import Door
-from relay.listener.policy import Peer
-from relay.mail.address import Malformed, parse_mail, parse_rcpt
+from relay.listener.policy import Peer, Sender
+from relay.mail.address import Malformed, RcptArgument, parse_mail, parse_rcpt
+from relay.mail.dsn import NO_MESSAGE_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.reply import Reply
 from relay.telemetry import get_logger
 
@@ -19,20 +20,23 @@ MAX_ERRORS = 100  # permanent refusals
 _MAX_NAME = 255  # octets of what a client calls itself
 _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"CONNECT", b"TRACE", b"PRI"})
 
+_NOBODY = Sender("", None)
 _OK = replies.OK.to_wire()
 _SENDER_OK = replies.SENDER_OK.to_wire()
 _RECIPIENT_OK = replies.RECIPIENT_OK.to_wire()
 
 
 class Transaction:
-    """One MAIL, RCPT..., DATA. It is open once `route` is set: MAIL was taken, and who may send as whom is decided."""
+    """One MAIL, RCPT..., DATA. It is `open` once MAIL was taken; `sender.route` None: the header will decide."""
 
-    __slots__ = ("eight_bit", "recipients", "reverse_path", "route", "smtputf8")
+    __slots__ = ("eight_bit", "open", "original_path", "recipients", "request", "sender", "smtputf8")
 
     def __init__(self) -> None:
-        self.route: Route | None = None
-        self.reverse_path = ""
-        self.recipients: dict[str, None] = {}  # in order, each once
+        self.open = False
+        self.sender = _NOBODY
+        self.original_path = ""  # as the application said it
+        self.recipients: dict[str, RecipientRequest] = {}  # in order, each once
+        self.request: MessageRequest = NO_MESSAGE_REQUEST
         self.eight_bit = False
         self.smtputf8 = False
 
@@ -42,7 +46,7 @@ class Dialogue:
 
     def __init__(self, door: Door, peer: Peer) -> None:
         self._door = door
-        self._peer = peer
+        self.peer = peer
         self._bogus = 0
         self._errors = 0
         self.helo = ""
@@ -74,7 +78,7 @@ class Dialogue:
             code=reply.code,
             status=reply.status,
             reply=reply.text,
-            client=self._peer.name,
+            client=self.peer.name,
             sender=sender,
             recipient=recipient,
         )
@@ -94,16 +98,13 @@ class Dialogue:
         return self._introduce(argument, extended=False, reply=self._door.helo)
 
     def _ehlo(self, argument: bytes) -> bytes:
-        offer_tls = self._door.tls_context is not None and not self.tls
-        return self._introduce(
-            argument, extended=True, reply=self._door.ehlo_starttls if offer_tls else self._door.ehlo
-        )
+        return self._introduce(argument, extended=True, reply=self._door.ehlo(self.peer, tls=self.tls))
 
     def _introduce(self, argument: bytes, *, extended: bool, reply: bytes) -> bytes:
         # Any name will do: old programs say what they like, and nothing is decided by it.
-        if not argument or len(argument) > _MAX_NAME:
+        if len(argument) > _MAX_NAME or not (argument or "helo-syntax" in self.peer.tolerance):
             return self.refuse(replies.HELO_NAME)
-        self.helo = argument.decode("utf-8", "replace")
+        self.helo = argument.decode("utf-8", "replace") or "unknown"
         self.extended = extended
         self.transaction = Transaction()
         return reply
@@ -111,33 +112,64 @@ class Dialogue:
     def _mail(self, argument: bytes) -> bytes:
         if not self.helo:
             return self.refuse(replies.HELO_FIRST)
-        if self.transaction.route is not None:
+        transaction, door, peer = self.transaction, self._door, self.peer
+        if transaction.open:
             return self.refuse(replies.MAIL_TWICE)
-        address, size, eight_bit, smtputf8 = parse_mail(argument, extended=self.extended)
-        limit = self._door.settings.max_message_bytes
+        if door.tls_required and not self.tls:
+            return self.refuse(replies.TLS_FIRST)
+        address, size, eight_bit, smtputf8, request = parse_mail(
+            argument, extended=self.extended, tolerance=peer.tolerance
+        )
+        limit = door.settings.max_message_bytes
         if size > limit:
             return self.refuse(replies.too_large(limit), sender=address)
-        route = self._door.policy.sender(self._peer, address)
-        if isinstance(route, Reply):
-            return self.refuse(route, sender=address or "<>")
-        transaction = self.transaction
-        transaction.route = route
-        transaction.reverse_path = address
+        sender = door.policy.sender(peer, address, size)
+        if isinstance(sender, Reply):
+            return self.refuse(sender, sender=address or "<>")
+        transaction.open = True
+        transaction.sender = sender
+        transaction.original_path = address
+        transaction.request = request
         transaction.eight_bit = eight_bit
         transaction.smtputf8 = smtputf8
         return _SENDER_OK
 
     def _rcpt(self, argument: bytes) -> bytes:
         transaction = self.transaction
-        if transaction.route is None:
+        if not transaction.open:
             return self.refuse(replies.MAIL_FIRST if self.helo else replies.HELO_FIRST)
-        recipient = parse_rcpt(argument, smtputf8=transaction.smtputf8)
+        recipient, request = self._recipient(argument, transaction)
         recipients = transaction.recipients
-        if len(recipients) >= self._door.settings.max_recipients and recipient not in recipients:
-            # RFC 5321 4.5.3.1.10.  Not logged: the client will send the message to these again.
-            return replies.TOO_MANY_RECIPIENTS.to_wire()
-        recipients[recipient] = None
+        if recipient not in recipients:
+            if len(recipients) >= self._door.settings.max_recipients:
+                # RFC 5321 4.5.3.1.10.  Not logged: the client will send the message to these again.
+                return replies.TOO_MANY_RECIPIENTS.to_wire()
+            refusal = self._door.policy.recipient(self.peer, recipient)
+            if refusal is not None:
+                return self.refuse(refusal, sender=transaction.original_path, recipient=recipient)
+        recipients[recipient] = request
         return _RECIPIENT_OK
+
+    def _recipient(self, argument: bytes, transaction: Transaction) -> RcptArgument:
+        """The argument of RCPT; a recipient without a domain gets the client's."""
+        peer = self.peer
+        found = parse_rcpt(argument, smtputf8=transaction.smtputf8, extended=self.extended, tolerance=peer.tolerance)
+        if "@" in found.address or peer.client is None:
+            return found
+        whole = f"TO:<{found.address}@{peer.client.default_domain}>".encode()
+        return parse_rcpt(whole, smtputf8=transaction.smtputf8)._replace(request=found.request)
+
+    def may_authenticate(self, argument: bytes) -> bytes | None:
+        """Why AUTH cannot be taken now (RFC 4954 4); None: it can."""
+        if not self.helo:  # HELO will do: devices log in behind it, though RFC 4954 is for EHLO
+            return self.refuse(replies.HELO_FIRST)
+        if self.transaction.open or self.peer.authenticated:
+            return self.refuse(replies.AUTH_NOT_NOW)
+        return None if argument else self.refuse(replies.AUTH_MECHANISM)
+
+    def authenticated(self, client: Client) -> None:
+        """The client logged in: from here it is treated as its entry says."""
+        self.peer = self._door.policy.identify(self.peer.host, client, authenticated=True)
 
     def may_send_data(self, argument: bytes) -> bytes | None:
         """Why DATA cannot be taken now; None: it can."""

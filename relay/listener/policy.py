@@ -11,7 +11,10 @@ from relay.accounts.directory import Directory
 from relay.accounts.model import Client, Route
 from relay.config.settings import ListenerSettings
 from relay.listener import replies
+from relay.listener.rates import Rates
+from relay.mail.author import AuthorRefused, Authors, the_author
 from relay.mail.reply import Reply
+from relay.mail.tolerance import DEFAULT, Tolerance
 
 
 class Peer(NamedTuple):
@@ -20,15 +23,30 @@ class Peer(NamedTuple):
     host: str
     name: str
     client: Client | None
+    tolerance: Tolerance = DEFAULT
+    authenticated: bool = False
+
+
+class Sender(NamedTuple):
+    """Who a transaction is for: `path` is what goes upstream, `route` None until the header has decided."""
+
+    path: str
+    route: Route | None
 
 
 class AccessPolicy:
-    """Decides at connection and at MAIL; what it decided is recorded with the message and never decided again."""
+    """Decides at connection, at MAIL, at RCPT, and once the header is known; its decisions stand for good.
 
-    def __init__(self, settings: ListenerSettings, directory: Directory, has_room: Callable[[], bool]) -> None:
+    `rates` is shared by all doors.
+    """
+
+    def __init__(
+        self, settings: ListenerSettings, directory: Directory, has_room: Callable[[], bool], rates: Rates
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._has_room = has_room
+        self._rates = rates
         self._connections = 0
         self._by_host: dict[str, int] = {}
         self._inside = lru_cache(maxsize=1024)(self._look_up)
@@ -45,8 +63,13 @@ class AccessPolicy:
             return replies.BUSY_CLIENT
         self._connections += 1
         self._by_host[host] = here + 1
-        client = self._directory.client_for(address)
-        return Peer(host, client.name if client else host, client)
+        return self.identify(host, self._directory.client_for(address))
+
+    def identify(self, host: str, client: Client | None, *, authenticated: bool = False) -> Peer:
+        """Whoever connects from `host`, under a client entry or none."""
+        if client is None:
+            return Peer(host, host, None)
+        return Peer(host, client.name, client, self._directory.tolerance_of(client), authenticated)
 
     def leave(self, peer: Peer) -> None:
         """Count a connection out."""
@@ -57,16 +80,107 @@ class AccessPolicy:
         else:
             del self._by_host[peer.host]
 
-    def sender(self, peer: Peer, reverse_path: str) -> Route | Reply:
-        """The route of a sender ("": null) if this client may use it now."""
+    def sender(self, peer: Peer, reverse_path: str, size: int = 0) -> Sender | Reply:
+        """May this client send as `reverse_path` ("": null) now? `size` is what it declares, 0 when it does not."""
+        client = peer.client
+        if client is None:
+            sender = self._routed(peer, reverse_path)
+        elif client.auth == "login" and not peer.authenticated:
+            return replies.LOGIN_FIRST
+        elif client.identity == "header":
+            sender = Sender(reverse_path, None)
+        elif client.identity == "map":
+            sender = self._routed(peer, self._directory.mapped(client, reverse_path))
+        else:
+            sender = self._routed(peer, reverse_path)
+        if isinstance(sender, Reply):
+            return sender
+        if not self._has_room():
+            return replies.NO_ROOM
+        if client is not None:
+            if not self._rates.fits(client, size):
+                return replies.DAY_SPENT
+            if not self._rates.message(client):
+                return replies.TOO_MANY_MESSAGES
+        return sender
+
+    def _routed(self, peer: Peer, reverse_path: str) -> Sender | Reply:
         route = self._directory.route(reverse_path)
         if route is None:
             return replies.no_account(reverse_path)
         if not self._directory.may_use(peer.client, reverse_path):
             return replies.not_your_sender(reverse_path, peer.name)
-        if not self._has_room():
-            return replies.NO_ROOM
-        return route
+        return Sender(reverse_path, route)
+
+    def recipient(self, peer: Peer, recipient: str) -> Reply | None:
+        """Why this client may not send to `recipient` now; None: it may."""
+        client = peer.client
+        if client is None:
+            return None
+        if not self._directory.may_send_to(client, recipient):
+            return replies.not_your_recipient(recipient, peer.name)
+        return None if self._rates.recipient(client) else replies.TOO_MANY_RECIPIENTS_NOW
+
+    def octets(self, peer: Peer, size: int) -> Reply | None:
+        """Why a content of `size` octets is too much for this client's day; None: it is counted."""
+        if peer.client is None:
+            return None
+        if not self._rates.fits(peer.client, size):
+            return replies.DAY_SPENT
+        self._rates.spend(peer.client, size)
+        return None
+
+    def must_judge(self, peer: Peer, route: Route | None) -> bool:
+        """Has the header a say in who may send?"""
+        return route is None or route.from_policy != "keep" or (peer.client is not None and bool(peer.client.senders))
+
+    def judge(self, peer: Peer, sender: Sender, authors: Authors) -> tuple[Sender, str | None]:
+        """Look at the header of a transaction: who it is for in the end, and what its From must become (None: stay).
+
+        Raises AuthorRefused.
+        """
+        if sender.route is None:
+            sender = self._by_header(peer, authors)
+        elif peer.client is not None and peer.client.senders:
+            self._check_authors(peer, peer.client, authors)
+        route = sender.route
+        assert route is not None
+        account = self._directory.account(route.account_id)
+        if account is None:  # removed since MAIL
+            raise AuthorRefused(replies.no_account(sender.path))
+        if peer.client is not None and peer.client.identity == "header":
+            sender = Sender(account.address, route)
+        if route.from_policy == "refuse":
+            self._insist(peer, route, authors)
+        return sender, account.address if route.from_policy == "rewrite" else None
+
+    def _by_header(self, peer: Peer, authors: Authors) -> Sender:
+        author = the_author(authors)
+        if author is None:
+            raise AuthorRefused(replies.NO_AUTHOR)
+        found = self._routed(peer, self._mapped(peer, author))
+        if isinstance(found, Reply):
+            raise AuthorRefused(found)
+        if peer.client is not None and peer.client.senders:
+            self._check_authors(peer, peer.client, authors)
+        return found
+
+    def _check_authors(self, peer: Peer, client: Client, authors: Authors) -> None:
+        _must_be_readable(authors)
+        for address in (*authors.addresses, authors.sender) if authors.sender else authors.addresses:
+            if not self._directory.may_use(client, self._mapped(peer, address)):
+                raise AuthorRefused(replies.not_your_author(address, peer.name))
+
+    def _insist(self, peer: Peer, route: Route, authors: Authors) -> None:
+        _must_be_readable(authors)
+        for address in authors.addresses:
+            other = self._directory.route(self._mapped(peer, address))
+            if other is None or other.account_id != route.account_id:
+                raise AuthorRefused(replies.not_this_author(address))
+
+    def _mapped(self, peer: Peer, address: str) -> str:
+        client = peer.client
+        return self._directory.mapped(client, address) if client is not None and client.sender_map else address
 
     def account(self, account_id: int) -> str:
         """The address of an account, for logs."""
@@ -82,3 +196,9 @@ class AccessPolicy:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return address if any(address in network for network in self._settings.allowed_networks) else None
+
+
+def _must_be_readable(authors: Authors) -> None:
+    """A From that names nobody (RFC 6854 allows an empty group) hides the author just as an unreadable one does."""
+    if not authors.readable or (authors.present and not authors.addresses):
+        raise AuthorRefused(replies.UNREADABLE_AUTHOR)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from relay.listener import replies
 from relay.listener.dialogue import Dialogue
+from relay.listener.direct import verdict_reply
 from relay.listener.door import Door
 from relay.listener.intake import Intake
 from relay.listener.policy import Peer
 from relay.listener.watch import Watch
+from relay.mail.author import Authors
+from relay.mail.care import Care
 from relay.mail.content import Content
+from relay.mail.dsn import NO_RECIPIENT_REQUEST
 from relay.mail.errors import RelayError
 from relay.mail.header import Trace
 from relay.mail.ids import format_id
+from relay.mail.reencode import Reencoder
+from relay.mail.tolerance import DEFAULT
 from relay.queue.model import Arrival
 from relay.telemetry import get_logger
 
@@ -33,6 +40,7 @@ class Reception:
         "_news",
         "_paused",
         "_peer",
+        "_sender",
         "_shown",
         "_started",
         "committing",
@@ -43,11 +51,13 @@ class Reception:
     def __init__(self, door: Door, peer: Peer, dialogue: Dialogue) -> None:
         self._started = time.perf_counter()
         self._door = door
-        self._peer = peer
+        self._peer = dialogue.peer  # it may have logged in
         self._dialogue = dialogue
         self._id = door.queue.new_id()
         self._shown = format_id(self._id)
-        self._intake = Intake(door.queue.draft(), self._trace(), limit=door.settings.max_message_bytes)
+        self._sender = dialogue.transaction.sender
+        limit = door.settings.max_message_bytes
+        self._intake = Intake(door.queue.draft(), self._trace(), limit=limit, care=self._care())
         self._news: asyncio.Future[None] | None = None
         self._left = False
         self._paused = False
@@ -67,10 +77,27 @@ class Reception:
             dialogue.helo,
             self._peer.host,
             protocol + "S" if dialogue.tls else protocol,
-            transaction.reverse_path,
+            self._sender.path,
             next(iter(recipients)) if len(recipients) == 1 else None,
             time.time(),
         )
+
+    def _care(self) -> Care | None:
+        """What this client's entry, or its sender's, asks to be done with the content; None: nothing."""
+        peer = self._peer
+        judged = self._door.policy.must_judge(peer, self._sender.route)
+        client = peer.client
+        if client is None:
+            return Care(judge=self._judge) if judged else None
+        if not judged and not client.capture and peer.tolerance == DEFAULT:
+            return None
+        captured = tuple(self._dialogue.transaction.recipients) if client.capture else ()
+        return Care(peer.tolerance, client.charset, captured, self._judge if judged else None)
+
+    def _judge(self, authors: Authors) -> str | None:
+        """Called with what the header says; what its From must become. Raises AuthorRefused."""
+        self._sender, author = self._door.policy.judge(self._peer, self._sender, authors)
+        return author
 
     # -- called from the transport -------------------------------------------------------------------------
 
@@ -156,55 +183,94 @@ class Reception:
         alone (RFC 1047: committed but unanswered is a duplicate at most).
         """
         intake, transaction = self._intake, self._dialogue.transaction
-        if intake.refusal is not None:
-            return self._dialogue.refuse(intake.refusal, sender=transaction.reverse_path)
+        client = self._peer.client
+        refusal = intake.refusal or (self._door.policy.octets(self._peer, intake.size) if client is not None else None)
+        if refusal is not None:
+            return self._dialogue.refuse(refusal, sender=transaction.original_path)
+        expected = None
         try:
-            content = await intake.finish()
-            await self._door.queue.accept(self._arrival(content))
+            content = await self._content()
+            arrival = self._arrival(content)
+            if client is not None and client.answer == "direct":
+                expected = self._door.queue.verdicts.expect(self._id, len(arrival.recipients), arrival.account_id)
+            await self._door.queue.accept(arrival)
         except Exception as error:
+            if expected is not None:
+                expected.close()
             if not isinstance(error, RelayError):
                 log.exception("daemon.fault", where="listener.commit")
-            return self._dialogue.refuse(replies.reply_to(error), sender=transaction.reverse_path)
+            return self._dialogue.refuse(replies.reply_to(error), sender=transaction.original_path)
         self._report(content.size)
-        return b"250 2.0.0 Ok: queued as %b\r\n" % self._shown.encode()
-
-    def _arrival(self, content: Content) -> Arrival:
-        transaction = self._dialogue.transaction
-        assert transaction.route is not None
-        return Arrival(
-            transaction.reverse_path,
-            tuple(transaction.recipients),
-            content,
-            transaction.route.account_id,
-            self._intake.facts.message_id,
-            self._peer.name,
-            transaction.eight_bit,
-            transaction.smtputf8,
-            self._id,
-        )
-
-    def _report(self, size: int) -> None:
-        self.size = size
-        transaction = self._dialogue.transaction
-        assert transaction.route is not None
-        log.info(
-            "message.accepted",
-            message_id=self._shown,
-            client=self._peer.name,
-            sender=transaction.reverse_path,
-            recipients=len(transaction.recipients),
-            size=size,
-            account=self._door.policy.account(transaction.route.account_id),
-            elapsed_ms=int((time.perf_counter() - self._started) * 1000),
-        )
+        reply = b"250 2.0.0 Ok: queued as %b\r\n" % self._shown.encode()
+        if expected is not None:
+            limit_s = self._door.direct_timeout_s
+            reply = (await verdict_reply(expected, self._shown, limit_s, present=lambda: not self._left)).to_wire()
         if not self.heard:
             log.warning(
                 "message.unanswered",
                 message_id=self._shown,
                 client=self._peer.name,
-                sender=transaction.reverse_path,
+                sender=self._sender.path,
                 possible_duplicate=True,
             )
+        return reply
+
+    async def _content(self) -> Content:
+        """The content as it will be stored. Raises StorageFull or StorageFailed."""
+        intake, transaction = self._intake, self._dialogue.transaction
+        content = await intake.finish()
+        transaction.eight_bit = transaction.eight_bit or intake.eight_bit
+        if not intake.long:
+            return content
+        assert self._peer.client is not None
+        reencoder = Reencoder(charset=self._peer.client.charset)
+        content = await self._door.queue.rewrite(content, reencoder)
+        if not reencoder.untouchable:
+            transaction.eight_bit = reencoder.eight_bit
+        return content
+
+    def _arrival(self, content: Content) -> Arrival:
+        transaction, client = self._dialogue.transaction, self._peer.client
+        path, route = self._sender
+        assert route is not None
+        recipients, requests = tuple(transaction.recipients), tuple(transaction.recipients.values())
+        if client is not None and client.capture:
+            recipients, requests = (client.capture,), ()
+        return Arrival(
+            path,
+            recipients,
+            content,
+            route.account_id,
+            self._intake.facts.message_id,
+            self._peer.name,
+            transaction.eight_bit,
+            transaction.smtputf8,
+            self._id,
+            original_path="" if path == transaction.original_path else transaction.original_path or "<>",
+            request=transaction.request,
+            requests=requests if any(request is not NO_RECIPIENT_REQUEST for request in requests) else (),
+        )
+
+    def _report(self, size: int) -> None:
+        self.size = size
+        transaction, (path, route) = self._dialogue.transaction, self._sender
+        assert route is not None
+        more: dict[str, Any] = {}
+        if self._intake.repaired:
+            more["repaired"] = ",".join(self._intake.repaired)
+        if path != transaction.original_path:
+            more["original_sender"] = transaction.original_path or "<>"
+        log.info(
+            "message.accepted",
+            message_id=self._shown,
+            client=self._peer.name,
+            sender=path,
+            recipients=len(transaction.recipients),
+            size=size,
+            account=self._door.policy.account(route.account_id),
+            elapsed_ms=int((time.perf_counter() - self._started) * 1000),
+            **more,
+        )
 
     def close(self) -> None:
         """Forget what was not accepted."""

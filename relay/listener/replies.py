@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.mail.address import Fault, Malformed
+from relay.mail.author import AuthorRefused
 from relay.mail.errors import StorageFull
 from relay.mail.header import MAX_HEADER, MAX_RECEIVED, HeaderTooLarge, MailLoop
 from relay.mail.reply import Reply
@@ -29,7 +30,16 @@ TLS_READY = Reply(220, "2.0.0", "Ready to start TLS")
 TLS_NOT_ALONE = Reply(501, "5.5.1", "STARTTLS must be the last command before the reply to it")
 
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
-LINE_LIMIT = Reply(554, "5.6.0", "a line of the message is longer than 65536 octets")
+TOO_MANY_RECIPIENTS_NOW = Reply(452, "4.5.3", "too many recipients in a minute, try again later")
+TOO_MANY_MESSAGES = Reply(450, "4.7.0", "too many messages in a minute, try again later")
+DAY_SPENT = Reply(452, "4.7.0", "this client has sent its octets of the day, try again later")
+LOGIN_FIRST = Reply(530, "5.7.0", "authentication required")
+AUTH_NOT_NOW = Reply(503, "5.5.1", "authentication comes before MAIL, and once")
+AUTH_MECHANISM = Reply(501, "5.5.4", "AUTH needs the name of a mechanism")
+TLS_FIRST = Reply(530, "5.7.0", "must issue a STARTTLS command first")
+BARE_LINE_END = Reply(554, "5.6.0", "a line of the message does not end in CR LF")
+NO_AUTHOR = Reply(550, "5.7.1", "the header names no single author: it needs one address in From, or a Sender")
+UNREADABLE_AUTHOR = Reply(550, "5.7.1", "the header's From cannot be read, so nobody knows whose mail this is")
 BUSY = Reply(421, "4.7.0", "too many connections, try again later")
 BUSY_CLIENT = Reply(421, "4.7.0", "too many connections from this client, try again later")
 IDLE = Reply(421, "4.4.2", "idle for too long, closing")
@@ -76,10 +86,39 @@ def not_your_sender(reverse_path: str, client: str) -> Reply:
     )
 
 
+def not_your_author(address: str, client: str) -> Reply:
+    """The header names somebody as author whom this client may not send as."""
+    return Reply(
+        550,
+        "5.7.1",
+        f"<{address}> in the header: not allowed from this client ({client}); ask the administrator to allow it",
+    )
+
+
+def not_this_author(address: str) -> Reply:
+    """The From policy of the sender is `refuse`."""
+    return Reply(550, "5.7.1", f"<{address}> in the header's From is not of the account that sends this mail")
+
+
+def not_your_recipient(recipient: str, client: str) -> Reply:
+    """The client entry has lists of recipients."""
+    return Reply(
+        550,
+        "5.7.1",
+        f"<{recipient}>: not a recipient of this client ({client}); ask the administrator of this relay to allow it",
+    )
+
+
+def line_limit(octets: int) -> Reply:
+    """A line of the message is too long."""
+    return Reply(554, "5.6.0", f"a line of the message is longer than {octets} octets")
+
+
 _SENDER_STATUS = {
     Fault.KEYWORD: (501, "5.5.4"),
     Fault.BRACKETS: (501, "5.5.4"),
     Fault.PARAMETER: (501, "5.5.4"),
+    Fault.SPACES: (501, "5.5.4"),
     Fault.UNKNOWN_PARAMETER: (555, "5.5.4"),
     Fault.NOT_ASCII: (553, "5.6.7"),  # RFC 6531 3.5
     Fault.SOURCE_ROUTE: (553, "5.1.7"),
@@ -102,6 +141,8 @@ def malformed(error: Malformed, *, sender: bool) -> Reply:
 def reply_to(error: Exception) -> Reply:
     """What a client hears of an exception. Never a 5xx for a fault of ours, never our insides."""
     match error:
+        case AuthorRefused(reply=reply):
+            return reply
         case HeaderTooLarge():
             return Reply(552, "5.3.4", f"the header section is larger than {MAX_HEADER} octets")
         case MailLoop():

@@ -1,22 +1,28 @@
-"""One front door: binds the address, makes the sessions, closes in good order."""
+"""One front door: takes its socket, makes the sessions, closes in good order."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from pathlib import Path
 from ssl import SSLContext
 
 from relay.accounts.directory import Directory
 from relay.config.settings import ListenerSettings
+from relay.listener.authentication import Authentication
 from relay.listener.door import Door
+from relay.listener.entrance import Entrance
 from relay.listener.policy import AccessPolicy
+from relay.listener.rates import Rates
 from relay.listener.session import RelaySession
+from relay.net.unix_door import identity, listen_unix
 from relay.queue.store import Queue
 from relay.telemetry import get_logger
 
 log = get_logger()
 
-_BACKLOG = 1024
+_DIRECT_S = 20.0
 
 
 class Listener:
@@ -30,38 +36,73 @@ class Listener:
         *,
         instance_id: str,
         hostname: str,
-        tls_context: SSLContext | None = None,
+        tls: Callable[[], SSLContext] | None = None,
+        rates: Rates | None = None,
+        authentication: Authentication | None = None,
+        direct_timeout_s: float = _DIRECT_S,
     ) -> None:
         """`hostname` is said in the greeting and in trace fields; `instance_id` (one word) marks our own mail.
 
-        With `tls_context` STARTTLS is offered.
+        `tls` gives the context of the next handshake.  All doors share `rates` and `authentication` (None: this
+        door has its own).  `direct_timeout_s`: how long a client with direct answers waits for one.
         """
         self._settings = settings
         self._directory = directory
         self._queue = queue
         self._instance_id = instance_id
         self._hostname = hostname
-        self._tls_context = tls_context
+        self._tls = tls
+        self._rates = rates or Rates()
+        self._authentication = authentication or Authentication(directory)
+        self._direct_timeout_s = direct_timeout_s
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
+        self._file: tuple[Path, tuple[int, int]] | None = None  # a socket that we made, and its identity
 
-    async def start(self) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
-        loop = asyncio.get_running_loop()
+    async def start(self, inherited: socket.socket | None = None) -> None:
+        """Listen, at the socket that was `inherited` or else at the address of the settings.
+
+        Raises OSError when the address cannot be had.
+        """
+        settings, loop = self._settings, asyncio.get_running_loop()
         door = Door(
-            self._settings,
-            AccessPolicy(self._settings, self._directory, self._queue.has_room),
+            settings,
+            AccessPolicy(settings, self._directory, self._queue.has_room, self._rates),
             self._queue,
             instance_id=self._instance_id,
             hostname=self._hostname,
-            tls_context=self._tls_context,
+            authentication=self._authentication,
+            tls=self._tls,
+            direct_timeout_s=self._direct_timeout_s,
             loop=loop,
         )
         self._door = door
-        self._server = await loop.create_server(
-            lambda: RelaySession(door), str(self._settings.host), self._settings.port, backlog=_BACKLOG
-        )
-        log.info("listener.started", host=str(self._settings.host), port=self.port, tls=self._tls_context is not None)
+        listening = inherited or self._own_socket()
+        door.local = listening is not None and listening.family == socket.AF_UNIX
+        kind: type[Entrance | RelaySession] = Entrance if door.implicit or settings.proxy_networks else RelaySession
+        if listening is None:
+            self._server = await loop.create_server(
+                lambda: kind(door), str(settings.host), settings.port, backlog=settings.backlog
+            )
+        elif door.local:
+            self._server = await loop.create_unix_server(lambda: kind(door), sock=listening, backlog=settings.backlog)
+        else:
+            self._server = await loop.create_server(lambda: kind(door), sock=listening, backlog=settings.backlog)
+        log.info("listener.started", **self._where(), tls=settings.tls_mode)
+
+    def _own_socket(self) -> socket.socket | None:
+        """At a path; None: the loop makes those of host and port."""
+        path = self._settings.path
+        if path is None:
+            return None
+        listening = listen_unix(path, mode=int(self._settings.path_mode, 8), backlog=self._settings.backlog)
+        self._file = path, identity(path)
+        return listening
+
+    def _where(self) -> dict[str, str | int]:
+        if self._door is not None and self._door.local:
+            return {"path": str(self.sockets[0].getsockname())}
+        return {"host": str(self.sockets[0].getsockname()[0]), "port": self.port}
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -70,7 +111,9 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port it listens on: the one it was given, or found when that was 0."""
+        """The port it listens on: the one it was given, or found when that was 0; 0 at a Unix socket."""
+        if self._door is not None and self._door.local:
+            return 0
         return int(self.sockets[0].getsockname()[1])
 
     @property
@@ -82,6 +125,9 @@ class Listener:
         """No new connection; idle sessions hear 421 4.3.2 and end, the others behind the reply they wait for."""
         if self._server is not None:
             self._server.close()
+        if self._file is not None and identity(self._file[0]) == self._file[1]:
+            self._file[0].unlink(missing_ok=True)
+            self._file = None
         if self._door is not None:
             self._door.stopping = True
             for session in tuple(self._door.sessions):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
@@ -11,20 +10,20 @@ from aiosmtpd.smtp import SMTP, TLSSetupException
 from relay.listener import replies
 from relay.listener.dialogue import Dialogue
 from relay.listener.door import Door
+from relay.listener.lines import MAX_AUTH, MAX_COMMAND, TOO_LONG, is_printable, long_line
+from relay.listener.login import Login
 from relay.listener.policy import Peer
 from relay.listener.reception import Reception
 from relay.listener.watch import Watch
 from relay.mail.reply import Reply
+from relay.net.server_tls import tls_trouble
 from relay.telemetry import get_logger
 
 log = get_logger()
 
-MAX_COMMAND = 2048  # octets of a command line (RFC 5321 4.5.3.1.4, and what the extensions add)
 LINGER_S = 10.0  # for a last reply to be read
 _WRITE_BOUND = 64 * 1024  # octets of replies that a client has not read
 _TURNS = 64  # commands in a row before others are served
-_TOO_LONG = b" " * (MAX_COMMAND + 1)  # stands for any such line
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _AT_ONCE = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"})
 _LONE_LINE = 1024  # octets; longer lines take the usual way and its limits
 _TLS_HANDSHAKE = 0x16  # the first octet of a TLS client hello
@@ -40,7 +39,8 @@ class RelaySession(SMTP):
     does not cancel the session's task: it finds out by itself, behind a commit that is under way.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, *, host: str = "", admitted: Peer | None = None) -> None:
+        """`host`: the client's address, where the connection cannot say it; `admitted`: TLS is up, and limits count."""
         loop = self.loop = door.loop
         asyncio.StreamReaderProtocol.__init__(
             self, asyncio.StreamReader(limit=MAX_COMMAND - 1, loop=loop), self._cb_client_connected, loop=loop
@@ -56,12 +56,16 @@ class RelaySession(SMTP):
         # Our own:
         self._door = door
         self._watch: Watch | None = None
-        self._peer: Peer | None = None
+        self._host = host
+        self._peer = admitted
+        self._tls = admitted is not None
+        self._login: Login | None = None
         self._dialogue: Dialogue | None = None
         self._out: list[bytes] = []  # replies not yet written: one segment for a group of commands
         self._reception: Reception | None = None
         self._asleep = False  # it was begun without waking the session's task
         self._waiting = False  # for a command
+        self._idle = False  # waiting for a line, be it a command or not
         self._closing = ""  # why
         self._messages = 0
         self._octets = 0
@@ -109,7 +113,7 @@ class RelaySession(SMTP):
         text = data[:-2]
         verb, _, argument = text.partition(b" ")
         verb = verb.upper()
-        if verb not in _AT_ONCE or data[-2:] != b"\r\n" or len(data) > _LONE_LINE or not _is_printable(text):
+        if verb not in _AT_ONCE or data[-2:] != b"\r\n" or len(data) > _LONE_LINE or not is_printable(text):
             return False
         dialogue, transport = self._dialogue, self.transport
         if dialogue is None or self._watch is None or self._out or self._buffer or self._closing:
@@ -153,7 +157,7 @@ class RelaySession(SMTP):
         self._reader.feed_eof()
         if self._reception is not None:
             self._reception.leave(for_good=False)
-        return self._tls_protocol is None
+        return not self._tls
 
     def connection_lost(self, error: Exception | None) -> None:
         """Deliberately not aiosmtpd's, which cancels the session, and with it a commit."""
@@ -178,8 +182,12 @@ class RelaySession(SMTP):
         except asyncio.CancelledError:
             reason = "cancelled"
             raise
-        except (ConnectionError, TLSSetupException):
-            pass
+        except ConnectionError:
+            reason = self._closing or "lost"
+        except TLSSetupException as error:
+            reason = "tls"
+            client = self._peer.name if self._peer is not None else self._host
+            log.info("session.tls_failed", client=client, reason=tls_trouble(error.__cause__ or error))
         except Exception:
             reason = "fault"
             log.exception("daemon.fault", where="listener.session")
@@ -191,26 +199,27 @@ class RelaySession(SMTP):
 
     async def _greet(self) -> bool:
         """Let the client in, or turn it away."""
-        peername = self.session.peer
-        entered = self._door.policy.enter(str(peername[0]) if peername else "")
+        self._host = self._host or self._door.host_of(self.session.peer)
+        entered = self._peer or self._door.policy.enter(self._host)
         if isinstance(entered, Reply):
-            self._turn_away(entered)
-            return False
+            return self._turn_away(entered)
         self._peer = entered
         self._dialogue = Dialogue(self._door, entered)
+        if self._tls:
+            self._dialogue.reset(tls=True)
         await asyncio.sleep(0)  # what came before the greeting is in the reader behind this
         if self._buffer:
-            self._turn_away(replies.EARLY_TALKER)
+            return self._turn_away(replies.EARLY_TALKER)
+        if self.transport is None:
             return False
         self.transport.write(self._door.greeting)
         return True
 
-    def _turn_away(self, reply: Reply) -> None:
+    def _turn_away(self, reply: Reply) -> bool:
         self._closing = "refused"
         self._out.append(reply.to_wire())
-        peername = self.session.peer
-        client = str(peername[0]) if peername else ""
-        log.warning("listener.refused", code=reply.code, status=reply.status, reply=reply.text, client=client)
+        log.warning("listener.refused", code=reply.code, status=reply.status, reply=reply.text, client=self._host)
+        return False
 
     async def _converse(self) -> None:
         """Take commands until the session ends."""
@@ -227,8 +236,8 @@ class RelaySession(SMTP):
                 await asyncio.sleep(0)
             watch.command()
             text = line[:-2]
-            if not line.endswith(b"\r\n") or not _is_printable(text):
-                reply = replies.LINE_TOO_LONG if line is _TOO_LONG else replies.SYNTAX
+            if not line.endswith(b"\r\n") or not is_printable(text):
+                reply = replies.LINE_TOO_LONG if line is TOO_LONG else replies.SYNTAX
                 self._out.append(dialogue.refuse(reply, bogus=True))
             else:
                 verb, _, argument = text.rstrip(b" ").partition(b" ")
@@ -237,6 +246,9 @@ class RelaySession(SMTP):
                     await self._data(argument)
                 elif verb == b"STARTTLS":
                     await self._starttls(argument)
+                elif verb == b"AUTH":
+                    self._login = self._login or Login(self._door, dialogue, self._ask)
+                    self._out.append(await self._login.answer(argument.lstrip(b" ")))
                 else:
                     self._out.append(dialogue.answer(verb, argument.lstrip(b" ")))
             self._closing = self._closing or dialogue.closing
@@ -247,11 +259,11 @@ class RelaySession(SMTP):
         buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]
         return buffer
 
-    async def _next_line(self) -> bytes:
-        """The next command line with its line end; `_TOO_LONG` in place of one that is. Empty: no more will come."""
+    async def _next_line(self, *, command: bool = True) -> bytes:
+        """The next line with its line end; `TOO_LONG` in place of one that is. Empty: no more will come."""
         if b"\n" not in self._buffer or len(self._out) >= _TURNS:
             await self._flush()
-        self._waiting = True
+        self._waiting, self._idle = command, True
         try:
             if self._door.stopping and not self._closing:
                 self.shut_down()
@@ -259,21 +271,20 @@ class RelaySession(SMTP):
         except asyncio.IncompleteReadError:
             return b""
         except asyncio.LimitOverrunError as error:
-            return await self._skip_line(error.consumed)
+            limit = MAX_COMMAND if command and self._buffer[:5].upper() != b"AUTH " else MAX_AUTH
+            return await long_line(self._reader, error.consumed, limit)
         finally:
-            self._waiting = False
+            self._waiting = self._idle = False
 
-    async def _skip_line(self, consumed: int) -> bytes:
-        while True:
-            try:
-                await self._reader.readexactly(consumed)
-                await self._reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
-                return b""
-            except asyncio.LimitOverrunError as error:
-                consumed = error.consumed
-            else:
-                return _TOO_LONG
+    async def _ask(self, challenge: bytes) -> bytes:
+        """Say a challenge of AUTH; the client's line, or `TOO_LONG`. Raises ConnectionResetError at its end."""
+        assert self._watch is not None
+        self._out.append(challenge)
+        line = await self._next_line(command=False)
+        if not line:
+            raise ConnectionResetError
+        self._watch.command()
+        return line if line is TOO_LONG else line.rstrip(b"\r\n")
 
     async def _flush(self) -> None:
         """Write the replies to a group of commands (RFC 2920 3.2); wait for a client that does not read them."""
@@ -295,7 +306,10 @@ class RelaySession(SMTP):
             return
         await self._flush()
         await self.smtp_STARTTLS(None)
+        self._tls = True
         dialogue.reset(tls=True)
+        assert self._peer is not None
+        dialogue.peer = self._peer  # RFC 3207 4.2: nor does an earlier login count
 
     async def _data(self, argument: bytes) -> None:
         """DATA, from the command to the reply behind the final dot."""
@@ -340,7 +354,7 @@ class RelaySession(SMTP):
 
     def shut_down(self) -> None:
         """The listener stops: an idle session ends now, another one behind the reply it waits for."""
-        if self._waiting and self._reception is None and self.transport is not None and not self._closing:
+        if self._idle and self._reception is None and self.transport is not None and not self._closing:
             self._say_last(replies.STOPPING.to_wire(), "shutdown")
 
     def cut_off(self) -> None:
@@ -380,16 +394,6 @@ class RelaySession(SMTP):
             self._shut()
         if self._peer is not None:
             self._door.policy.leave(self._peer)
-            log.info(
-                "session.closed",
-                client=self._peer.name,
-                messages=self._messages,
-                bytes=self._octets,
-                reason=reason,
-            )
+            peer = self._dialogue.peer if self._dialogue is not None else self._peer
+            log.info("session.closed", client=peer.name, messages=self._messages, bytes=self._octets, reason=reason)
         self._door.closed(self)
-
-
-def _is_printable(text: bytes) -> bool:
-    """No control characters; octets beyond ASCII are for the grammar to judge."""
-    return text.decode().isprintable() if text.isascii() else _CONTROL.search(text) is None

@@ -25,7 +25,7 @@ class Canonicaliser:
     2.7 GB/s, 0.9 with dots in every line, 0.3 when line ends must be repaired.
     """
 
-    __slots__ = ("_started", "_tail", "ended", "repaired", "rest", "stuffed")
+    __slots__ = ("_started", "_tail", "bare_cr", "bare_lf", "ended", "rest", "stuffed")
 
     def __init__(self) -> None:
         self._tail = b"\r\n"  # as if a line had just ended; taken off the first output again
@@ -33,7 +33,13 @@ class Canonicaliser:
         self.ended = False
         self.rest = b""  # what followed the end of data: the next command
         self.stuffed = 0  # dots in the output that are not content
-        self.repaired = False  # a bare CR or LF was seen
+        self.bare_cr = False  # a CR without LF was seen, and put right
+        self.bare_lf = False  # an LF without CR was seen, and put right
+
+    @property
+    def repaired(self) -> bool:
+        """A bare CR or LF was seen."""
+        return self.bare_cr or self.bare_lf
 
     def feed(self, data: bytes) -> bytes:
         """The next part of the wire form; may be empty. Must not be called once `ended`."""
@@ -64,7 +70,7 @@ class Canonicaliser:
         lines = IncrementalNewlineDecoder(None, False)  # tells which kinds of line ends it saw, at 3 GB/s
         lines.decode(data.decode("latin-1"), True)
         if lines.newlines not in (None, "\r\n"):
-            return self._repair(data)
+            return self._repair(data, lines.newlines)
         if dotted:
             doubled = data.count(b"\r\n..")
             if doubled != data.count(b"\r\n."):  # the client did not stuff, or a lone dot would be content
@@ -73,8 +79,10 @@ class Canonicaliser:
             self.stuffed += doubled
         return data
 
-    def _repair(self, data: bytes) -> bytes:
-        self.repaired = True
+    def _repair(self, data: bytes, seen: str | tuple[str, ...] | None) -> bytes:
+        kinds = (seen,) if isinstance(seen, str) else seen or ()
+        self.bare_cr = self.bare_cr or "\r" in kinds
+        self.bare_lf = self.bare_lf or "\n" in kinds
         # Behind true line ends first; there a dot alone before a bare line end is content, see the class.
         data = data.replace(b"\r\n.\r", b"\r\n..\r").replace(b"\r\n.\n", b"\r\n..\n")
         data = data.replace(b"\r\n.", b"\r\n").replace(b"\r\n.", b"\r\n..")

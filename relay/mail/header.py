@@ -6,7 +6,9 @@ import re
 import time
 from typing import NamedTuple
 
+from relay.mail.care import Care
 from relay.mail.errors import RelayError
+from relay.mail.repair import tend
 
 MAX_HEADER = 102_400  # octets of a header section
 MAX_RECEIVED = 50  # hops (RFC 5321 6.3)
@@ -56,7 +58,11 @@ class Trace(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the header said, for logs and rules: printable, bounded. `repaired` names what was added or taken out."""
+    """What the header said, for logs and rules: printable, bounded.
+
+    `repaired` names what was added (a field), taken out (its name behind "-"), or done by a switch of
+    `mail.tolerance` (its name); `captured` and `rewritten-from` by the rules of the client and its sender.
+    """
 
     message_id: str = ""  # at most 255 characters
     header_from: str = ""  # unfolded, at most 998 characters, otherwise as it came
@@ -67,18 +73,19 @@ class HeaderSurgeon:
     """Takes content in wire form, chunk by chunk; gives it back with a new header section.
 
     Holds at most MAX_HEADER octets and one chunk.  Once `facts` is set the rest may bypass it: `feed` returns
-    its argument then.
+    its argument then.  `care`: what is done for this client besides.
     """
 
-    __slots__ = ("_held", "_trace", "facts")
+    __slots__ = ("_care", "_held", "_trace", "facts")
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, care: Care | None = None) -> None:
         self._trace = trace
+        self._care = care
         self._held = b""
         self.facts: Facts | None = None
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can be passed on by now. Raises HeaderTooLarge or MailLoop."""
+        """What can be passed on by now. Raises HeaderTooLarge, MailLoop, or AuthorRefused by the judge."""
         if self.facts is not None:
             return chunk
         held = self._held = self._held + chunk if self._held else chunk
@@ -125,7 +132,10 @@ class HeaderSurgeon:
         if not present.isdisjoint(_REMOVED):
             repaired += sorted(f"-{name.decode()}" for name in present & _REMOVED)
             section = _SECRET.sub(b"", section)
-        added, message_id, author = self._complete(section, present, repaired)
+        if self._care is None:
+            added, message_id, author = self._complete(section, present, repaired)
+        else:
+            section, added, message_id, author = self._tend(self._care, section, present, repaired)
         self.facts = Facts(message_id, author, tuple(repaired))
         return b"".join((trace_field(self._trace), section, added, separator, held[end:]))
 
@@ -133,6 +143,16 @@ class HeaderSurgeon:
         hops = names.count(b"received")
         if hops and (hops > MAX_RECEIVED or section.count(self._trace.mark.encode()) >= MAX_OWN_MARKS):
             raise MailLoop(hops)
+
+    def _tend(
+        self, care: Care, section: bytes, present: set[bytes], repaired: list[str]
+    ) -> tuple[bytes, bytes, str, str]:
+        """As `_complete`, behind the new section. The author is the one whom the header named before."""
+        tended, settled = tend(section, present, care, repaired)
+        added, message_id, author = self._complete(tended, settled, repaired)
+        if tended is not section and b"from" in present:
+            author = _text(_FROM, section, 998)
+        return tended, added, message_id, author
 
     def _complete(self, section: bytes, present: set[bytes], repaired: list[str]) -> tuple[bytes, str, str]:
         """Fields to add (RFC 6409 8), the Message-ID and the author."""

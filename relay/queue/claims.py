@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, inse
 
 from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
 from relay.mail.content import Content
+from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.queue.model import Delivery, Message, State
 
 OVERHEAD = 2048  # octets a message in memory costs besides its content
@@ -37,6 +38,7 @@ def claim(
             row.attempts,
             row.token + 1,
             bool(row.possible_duplicate),
+            recipient_request(row.notify, row.orcpt),
         )
         by_message.setdefault(row.message_id, []).append(delivery)
     claimed: list[Message] = []
@@ -54,6 +56,7 @@ def claim(
                 break
             budget -= cost
             content = Content(row.size, inline=row.body, spool=row.spool)
+            request = message_request(row.ret, row.envid)
             claimed.append(
                 Message(
                     message_id,
@@ -67,6 +70,11 @@ def claim(
                     row.accepted_at,
                     owed,
                     cost,
+                    original_path=row.original_path or "",
+                    request=request,
+                    asks=request is not NO_MESSAGE_REQUEST
+                    or any(delivery.request is not NO_RECIPIENT_REQUEST for delivery in owed),
+                    answer=row.answer or "",
                 )
             )
             connection.execute(

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from relay.mail.content import Content
+from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, MessageRequest, RecipientRequest
 
 
 class State(enum.StrEnum):
@@ -36,6 +37,7 @@ class Delivery:
     attempts: int
     token: int
     possible_duplicate: bool = False
+    request: RecipientRequest = NO_RECIPIENT_REQUEST
 
 
 @dataclass(slots=True)
@@ -58,11 +60,25 @@ class Message:
     deliveries: list[Delivery] = field(default_factory=list)
     held_bytes: int = 0  # its share of the memory budget
     moved: bool = False  # to another lane since it was claimed
+    original_path: str = ""  # as in Arrival
+    request: MessageRequest = NO_MESSAGE_REQUEST
+    asks: bool = False  # it has a request, or one of its deliveries has
+    answer: str = ""  # as in Arrival
+
+    def note(self, arrival: Arrival) -> None:
+        """Take over what the arrival of this message has and few have; all its deliveries must be here, in order."""
+        self.original_path, self.request, self.answer = arrival.original_path, arrival.request, arrival.answer
+        self.asks = arrival.request is not NO_MESSAGE_REQUEST or bool(arrival.requests)
+        for delivery, request in zip(self.deliveries, arrival.requests, strict=bool(arrival.requests)):
+            delivery.request = request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one for each message, at a fifth of the cost
 class Arrival:
-    """What the front door hands over: an envelope, its content (durable if spooled), and where it routes to."""
+    """What the front door hands over: an envelope, its content (durable if spooled), and where it routes to.
+
+    Never changed once it is made.
+    """
 
     reverse_path: str
     recipients: tuple[str, ...]  # distinct, at least one
@@ -73,6 +89,10 @@ class Arrival:
     eight_bit: bool
     smtputf8: bool
     id: int = 0  # from `Queue.new_id` when its content names it already (trace field); 0: the queue makes one
+    original_path: str = ""  # of MAIL, where reverse_path is another ("<>": null); "": the same
+    request: MessageRequest = NO_MESSAGE_REQUEST
+    requests: tuple[RecipientRequest, ...] = ()  # one for each recipient, in their order; empty: none has any
+    answer: str = ""  # direct: the application hears the verdict itself; "": queued
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from relay.database.statements import Batch
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
+from relay.queue.model import Arrival
 
 _FENCED = "fenced"  # what the trigger below raises
 
@@ -20,7 +21,7 @@ class Fenced(RelayError):
     """The delivery was changed by somebody else since it was claimed; nothing was written."""
 
 
-_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET = range(1, 6)
+_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET, _NOTE = range(1, 7)
 _QUEUE = Batch(
     "queue_batch",
     (
@@ -109,6 +110,14 @@ _QUEUE = Batch(
             AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = :id AND settled_at IS NULL);
             """,
         ),
+        (  # what few messages have: of the message where number is NULL, of a delivery otherwise
+            ("id", "number", "original_path", "ret", "envid", "answer", "notify", "orcpt"),
+            """
+            UPDATE messages SET original_path = :original_path, ret = :ret, envid = :envid, answer = :answer
+            WHERE id = :id AND :number IS NULL;
+            UPDATE deliveries SET notify = :notify, orcpt = :orcpt WHERE message_id = :id AND number = :number;
+            """,
+        ),
     ),
 )
 
@@ -122,6 +131,7 @@ class Accept(Operation[None]):
     body: bytes | None
     recipients: Sequence[str]
     owner: int | None
+    notes: Sequence[tuple[Any, ...]] = ()  # see the function of that name
 
     def rows(self) -> list[tuple[Any, ...]]:
         """See `Operation.rows`."""
@@ -134,10 +144,28 @@ class Accept(Operation[None]):
                 for number, recipient in enumerate(recipients)
                 if number
             ]
+        if self.notes:
+            rows += self.notes
         return rows
 
     def result(self, connection: Connection) -> None:
         """See `Operation.result`."""
+
+
+def notes(message_id: int, arrival: Arrival) -> list[tuple[Any, ...]]:
+    """What an arrival asks beyond what every message has, as rows behind those of its Accept; empty: nothing."""
+    (ret, envid), requests = arrival.request, arrival.requests
+    assert len(requests) in (0, len(arrival.recipients))
+    rows: list[tuple[Any, ...]] = []
+    if arrival.original_path or ret or envid or arrival.answer:
+        path, answer = arrival.original_path or None, arrival.answer or None
+        rows.append((_NOTE, message_id, None, path, ret or None, envid or None, answer))
+    rows += [
+        (_NOTE, message_id, number, None, None, None, None, notify or None, orcpt or None)
+        for number, (notify, orcpt) in enumerate(requests)
+        if notify or orcpt
+    ]
+    return rows
 
 
 @dataclass(slots=True)

@@ -40,6 +40,18 @@ class FileSpool:
         """The file of a spooled content."""
         return self.folder / name
 
+    def read(self, name: str, at: int, length: int) -> bytes:
+        """Exactly `length` octets of a spooled content, from `at` on. Blocking. Raises StorageFailed."""
+        try:
+            with open(self.path(name), "rb", buffering=0) as file:
+                file.seek(at)
+                found = file.read(length)
+        except OSError as error:
+            raise _storage_error(error) from error
+        if len(found) != length:
+            raise StorageFailed(f"{name} has less than {at + length} octets")
+        return found
+
     def remove(self, names: Iterable[str]) -> None:
         """Delete files, missing ones included. Blocking."""
         for name in names:

@@ -12,15 +12,19 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from relay.database.engine import Database
 from relay.database.schema import FAR_FUTURE_MS, deliveries, nodes
 from relay.mail.content import Content
+from relay.mail.dsn import NO_MESSAGE_REQUEST
 from relay.mail.errors import StorageFull
 from relay.mail.ids import IdSource
+from relay.mail.reencode import Reencoder
 from relay.queue import aging, operator
 from relay.queue.claims import OVERHEAD, claim, recover, untried
 from relay.queue.ledger import DotLedger
 from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, State
-from relay.queue.operations import Accept, Settle
+from relay.queue.operations import Accept, Settle, notes
+from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
 from relay.queue.spool import ContentDraft, FileSpool
+from relay.queue.verdicts import Verdicts
 
 NODE_LEASE_S = 60.0  # renewed at a third of it
 
@@ -57,6 +61,7 @@ class Queue:
         self._claiming = asyncio.Lock()
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
+        self.verdicts = Verdicts(database)
         self.node = 0
         self.willing: Callable[[int], bool] = lambda account_id: False
         self.on_fresh: Callable[[Message], None] = lambda message: None
@@ -126,6 +131,10 @@ class Queue:
         """False below the free-space floor: answer 452 4.3.1 and take nothing."""
         return self.room.enough()
 
+    async def rewrite(self, content: Content, transform: Reencoder) -> Content:
+        """A finished content as `transform` gives it back; see `rewriting.rewrite`, which takes over `content`."""
+        return await rewrite(self._spool, content, transform)
+
     async def accept(self, arrival: Arrival) -> int:
         """Make the message ours; returns its id once it is durable.
 
@@ -152,8 +161,11 @@ class Queue:
             content.spool,
             now,
         )
+        noted: Sequence[tuple[object, ...]] = ()
+        if arrival.requests or arrival.request is not NO_MESSAGE_REQUEST or arrival.original_path or arrival.answer:
+            noted = notes(message_id, arrival)
         try:
-            await self._database.submit(Accept(row, content.inline, arrival.recipients, owner))
+            await self._database.submit(Accept(row, content.inline, arrival.recipients, owner, noted))
         except BaseException as error:
             # Cancelled: it is being committed all the same, and found in the store as owned by this node; it
             # would wait there until the next start, so the caller shields.
@@ -169,21 +181,22 @@ class Queue:
                 Delivery(number, recipient, State.QUEUED, now, 0, 1)
                 for number, recipient in enumerate(arrival.recipients)
             ]
-            self.on_fresh(
-                Message(
-                    message_id,
-                    arrival.account_id,
-                    arrival.reverse_path,
-                    arrival.header_message_id,
-                    arrival.client,
-                    content,
-                    arrival.eight_bit,
-                    arrival.smtputf8,
-                    now,
-                    found,
-                    cost,
-                )
+            message = Message(
+                message_id,
+                arrival.account_id,
+                arrival.reverse_path,
+                arrival.header_message_id,
+                arrival.client,
+                content,
+                arrival.eight_bit,
+                arrival.smtputf8,
+                now,
+                found,
+                cost,
             )
+            if noted:
+                message.note(arrival)
+            self.on_fresh(message)
         else:
             self.on_backlog(arrival.account_id)
         return message_id
@@ -309,8 +322,9 @@ class Queue:
 
     async def hold(self, ids: Sequence[int]) -> int:
         """Stop deliveries that wait; how many were stopped. One in an attempt right now goes on."""
-        await self.withdraw(ids)
-        return await self._database.write(lambda c: operator.hold(c, ids))
+        async with self._claiming:  # a lane with room would take them in hand again at once
+            await self.withdraw(ids)
+            return await self._database.write(lambda c: operator.hold(c, ids))
 
     async def release(self, ids: Sequence[int]) -> int:
         """Let held deliveries go on at once; how many."""
@@ -326,8 +340,9 @@ class Queue:
 
     async def remove(self, ids: Sequence[int]) -> int:
         """Settle waiting deliveries without sending them; how many. One in an attempt right now goes on."""
-        await self.withdraw(ids)
-        changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock()))
+        async with self._claiming:
+            await self.withdraw(ids)
+            changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock()))
         await asyncio.to_thread(self._spool.remove, files)
         return changed
 

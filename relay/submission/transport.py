@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from relay.accounts.model import Upstream
+from relay.mail.dsn import NO_MESSAGE_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.outcome import Outcome
 
 
@@ -16,7 +17,8 @@ class Submission:
     """One transaction: an envelope and where its content is.
 
     `content` is in wire form (see mail.content), without the final dot: octets, or the file that holds them.
-    `size` is its length in octets.  Recipients are distinct and never empty.
+    `size` is its length in octets.  Recipients are distinct and never empty.  `request` and `requests` (one for each
+    recipient, in their order; empty: none has any) go to an upstream that offers DSN.
     """
 
     message_id: int
@@ -26,6 +28,8 @@ class Submission:
     size: int
     eight_bit: bool
     smtputf8: bool
+    request: MessageRequest = field(default=NO_MESSAGE_REQUEST, kw_only=True)
+    requests: tuple[RecipientRequest, ...] = field(default=(), kw_only=True)
 
 
 class Source(Protocol):

@@ -66,7 +66,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data(), state=st.sampled_from([State.RELAYED, State.BOUNCED, State.DEFERRED, State.HELD]))
     def settle(self, data: st.DataObject, state: State) -> None:
         message = self.hand[data.draw(st.sampled_from(sorted(self.hand)))]
-        part = [d for d in message.deliveries if (message.id, d.number) in self.hand]
+        # what it gave back may be in hand again, claimed anew, as another Message
+        part = [d for d in message.deliveries if self.hand.get((message.id, d.number)) is message]
         part = part[: data.draw(st.integers(1, len(part)))]
         due = 1 << 52 if state is State.HELD else 0
         self._run(self._settled(message, [Settlement(d, state, due, TAKEN) for d in part]))

@@ -105,6 +105,16 @@ async def test_a_next_envelope_behind_the_dot_is_a_command_again() -> None:
         assert [message.content for message in upstream.messages] == [MAIL, b""]
 
 
+async def test_the_parameters_of_mail_and_of_each_recipient_are_kept() -> None:
+    async with ScriptedUpstream(tls="none") as upstream:
+        upstream.on("RCPT", "gone@example.org").answers("550 5.1.1 gone")
+        recipients = b"RCPT TO:<b@x.org> NOTIFY=NEVER\r\nRCPT TO:<gone@example.org> X=1\r\nRCPT TO:<c@x.org>\r\n"
+        await raw(upstream, b"MAIL FROM:<a@x.org> SIZE=1 RET=FULL\r\n" + recipients + b"DATA\r\n.\r\nQUIT\r\n")
+        [message] = upstream.messages
+        assert message.parameters == "SIZE=1 RET=FULL"
+        assert (message.recipients, message.recipient_parameters) == (("b@x.org", "c@x.org"), ("NOTIFY=NEVER", ""))
+
+
 async def test_it_waits_stalls_and_resets_as_told() -> None:
     async with ScriptedUpstream(tls="none") as upstream:
         upstream.on("NOOP", times=1).pauses().well()

@@ -210,3 +210,20 @@ async def test_a_large_mail_streams_through_and_its_file_is_removed(
         await daemon.event("delivery.relayed")
         assert await daemon.stop() == 0
         assert list((tmp_path / "data" / "spool").iterdir()) == []
+
+
+async def test_mail_that_waits_for_its_turn_in_a_flowing_lane_can_be_held(
+    upstream: ScriptedUpstream, relaying: Relaying
+) -> None:
+    async with relaying("--per-minute", "1") as daemon:
+        for number in range(4):
+            await daemon.submit(APP, [f"r{number}@example.org"], MAIL)
+        first = await upstream.next_message()
+        waiting = json.loads((await daemon.cli("queue", "list", "--json")).stdout)
+        ids = sorted({entry["id"] if "id" in entry else entry["message_id"] for entry in waiting})
+        assert ids
+        held = await daemon.cli("queue", "hold", *ids, "--json")
+        assert json.loads(held.stdout)["changed"] == len(ids) == 3
+        states = json.loads((await daemon.cli("queue", "list", "--json")).stdout)
+        assert {entry["state"] for entry in states} == {"held"}, states
+        assert first.account == APP

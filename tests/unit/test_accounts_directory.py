@@ -7,9 +7,12 @@ import pytest
 
 from relay.accounts import store
 from relay.accounts.directory import Directory
+from relay.accounts.model import Client
+from relay.accounts.passwords import DUMMY_HASH
 from relay.accounts.store import Snapshot
 from relay.config.settings import UpstreamDefaults
 from relay.database.engine import open_database
+from relay.mail.tolerance import DEFAULT
 
 NOW = 1_790_000_000_000
 
@@ -145,3 +148,104 @@ async def test_an_empty_directory_knows_nobody(database):
     directory = Directory(database, UpstreamDefaults(), Snapshot())
     assert directory.route("ann@example.com") is None
     assert directory.accounts() == directory.senders() == directory.clients() == []
+
+
+async def one_client(database, **settings):
+    """A directory with one entry, and that entry."""
+    await database.write(lambda c: store.add_client(c, "erp", networks=["192.0.2.0/24"], now_ms=NOW, **settings))
+    directory = await Directory.open(database, UpstreamDefaults())
+    return directory, directory.client_named("erp")
+
+
+async def test_a_client_is_found_by_name_and_by_login(database):
+    login = {"login": "Erp", "password_hash": DUMMY_HASH}
+    await database.write(lambda c: store.add_client(c, "roaming", networks=[], now_ms=NOW, **login))
+    directory, erp = await one_client(database)
+    roaming = directory.client_by_login("Erp")
+    assert roaming is directory.client_named("roaming")
+    assert directory.client_for("192.0.2.7") is erp
+    assert directory.client_for("198.51.100.7") is None
+    for login in ("erp", "", "Erp "):
+        assert directory.client_by_login(login) is None
+    assert directory.client_named("nobody") is None
+    assert directory.may_use(roaming, "ann@example.com")
+
+
+async def test_switches_are_the_defaults_with_what_the_entry_says(database):
+    directory, erp = await one_client(database, tolerate=["no-brackets", "no-bare-lf"])
+    assert directory.tolerance_of(erp) == (DEFAULT | {"no-brackets"}) - {"bare-lf"}
+    assert directory.tolerance_of(erp) is directory.tolerance_of(erp)
+    assert directory.tolerance_of(None) == DEFAULT
+    assert directory.tolerance_of(Client("gone", ())) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "recipient", "expected"),
+    [
+        ([], [], "anyone@example.com", True),
+        (["ann@example.com"], [], "ANN@Example.com", True),
+        (["ann@example.com"], [], "ann+x@example.com.", True),
+        (["ann@example.com"], [], "bob@example.com", False),
+        (["@example.com"], [], "bob@EXAMPLE.com", True),
+        (["@example.com"], [], "bob@mail.example.com", False),
+        (["@example.com"], [], "bob@notexample.com", False),
+        (["@*.example.com"], [], "bob@a.b.example.com", True),
+        (["@*.example.com"], [], "bob@example.com", False),
+        (["@*.example.com"], [], "bob@badexample.com", False),
+        (["@bücher.example"], [], "bob@xn--bcher-kva.example", True),
+        ([], ["ann@example.com"], "ann@example.com", False),
+        ([], ["ann@example.com"], '"ANN"@example.com', False),
+        ([], ["ann@example.com"], "ann+hidden@example.com", False),
+        ([], ["ann@example.com"], "bob@example.com", True),
+        ([], ["@*.com"], "bob@example.com", False),
+        (["ann@example.com"], ["@example.com"], "ann@example.com", False),
+        (["@example.com"], ["ann@example.com"], "bob@example.com", True),
+        (["@example.com"], [], "no-domain", False),
+        ([], ["@example.com"], "no-domain", True),
+        (["@example.com"], [], "", False),
+        (["@example.com"], [], "x@" + "a." * 126 + "example.com", False),
+    ],
+)
+async def test_recipients_are_those_allowed_without_those_denied(database, allowed, denied, recipient, expected):
+    directory, erp = await one_client(database, recipients=allowed, denied=denied)
+    assert directory.may_send_to(erp, recipient) is expected
+    assert directory.may_send_to(None, recipient)
+
+
+@pytest.mark.parametrize(
+    ("reverse_path", "expected"),
+    [
+        ("root@localhost", "exact@example.com"),
+        ("ROOT@LocalHost", "exact@example.com"),
+        ("root+cron@localhost", "exact@example.com"),
+        ("www-data@localhost", "domain@example.com"),
+        ("x@elsewhere.example", "x@elsewhere.example"),
+        ("", ""),
+    ],
+)
+async def test_a_map_follows_the_steps_of_routes(database, reverse_path, expected):
+    pairs = [("@localhost", "domain@example.com"), ("root@localhost", "exact@example.com")]
+    directory, erp = await one_client(database, sender_map=pairs)
+    assert directory.mapped(erp, reverse_path) == expected
+
+
+async def test_a_map_s_star_takes_the_rest_and_the_null_path_needs_an_entry_of_its_own(database):
+    directory, erp = await one_client(database, sender_map=[("*", "app@example.com")])
+    assert directory.mapped(erp, "anyone@elsewhere.example") == "app@example.com"
+    assert directory.mapped(erp, "") == ""
+    both = [("*", "app@example.com"), ("<>", "bounces@example.com")]
+    await database.write(lambda c: store.change_client(c, "erp", sender_map=both))
+    await directory.reload()
+    assert directory.mapped(erp, "") == "bounces@example.com"
+
+
+async def test_a_change_counts_for_a_session_that_holds_the_entry_of_before(database):
+    directory, erp = await one_client(database, sender_map=[("*", "app@example.com")])
+    await database.write(lambda c: store.change_client(c, "erp", denied=["@example.org"], tolerate=["odd-dots"]))
+    await directory.reload()
+    assert not directory.may_send_to(erp, "ann@example.org")
+    assert "odd-dots" in directory.tolerance_of(erp)
+    await database.write(lambda c: store.remove_client(c, "erp"))
+    await directory.reload()
+    assert not directory.may_send_to(erp, "ann@example.com")
+    assert directory.mapped(erp, "x@example.com") == "x@example.com"

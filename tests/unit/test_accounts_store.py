@@ -1,7 +1,4 @@
-"""Accounts, senders and clients in a real store: what is taken, what is refused and why."""
-
-import json
-from ipaddress import ip_network
+"""Accounts and senders in a real store: what is taken, what is refused and why."""
 
 import pytest
 from sqlalchemy import create_engine, event, insert, select
@@ -12,15 +9,12 @@ from relay.accounts.errors import (
     AccountInUse,
     AccountNotFound,
     BadSetting,
-    ClientExists,
-    ClientNotFound,
-    NetworkTaken,
     SenderExists,
     SenderNotFound,
 )
-from relay.accounts.model import Account, AccountState, Client, Sender
+from relay.accounts.model import Account, AccountState, Sender
 from relay.accounts.normalise import BadAddress, BadPattern
-from relay.database.schema import clients, deliveries, metadata, secrets
+from relay.database.schema import deliveries, metadata, secrets
 from relay.mail.errors import RelayError
 
 NOW = 1_790_000_000_000
@@ -219,52 +213,3 @@ def test_a_sender_is_stored_normalised_and_once(connection):
     assert store.remove_sender(connection, "@EXAMPLE.com") == "@example.com"
     with pytest.raises(SenderNotFound):
         store.remove_sender(connection, "@example.com")
-
-
-def test_a_client_reads_back_as_it_was_added(connection):
-    client = store.add_client(
-        connection,
-        "erp",
-        networks=["192.0.2.0/24", ip_network("2001:db8::1"), "192.0.2.0/24"],
-        senders=["ERP@Example.com", "<>"],
-        answer="direct",
-        tolerate=["bare-lf"],
-        now_ms=NOW,
-    )
-    networks = (ip_network("192.0.2.0/24"), ip_network("2001:db8::1/128"))
-    assert client == Client("erp", networks, ("erp@example.com", "<>"), "direct", ("bare-lf",), NOW)
-    assert store.load(connection).clients == (client,)
-    assert json.loads(connection.scalar(select(clients.c.networks))) == ["192.0.2.0/24", "2001:db8::1/128"]
-    store.remove_client(connection, "erp")
-    with pytest.raises(ClientNotFound):
-        store.remove_client(connection, "erp")
-
-
-@pytest.mark.parametrize(
-    ("values", "error"),
-    [
-        ({"name": "erp"}, ClientExists),
-        ({"networks": ["192.0.2.0/24"]}, NetworkTaken),
-        ({"name": ""}, BadSetting),
-        ({"name": "a b"}, BadSetting),
-        ({"name": "a\nb"}, BadSetting),
-        ({"name": "x" * 65}, BadSetting),
-        ({"networks": []}, BadSetting),
-        ({"networks": ["192.0.2.1/24"]}, BadSetting),
-        ({"networks": ["host.example"]}, BadSetting),
-        ({"senders": ["example.com"]}, BadPattern),
-        ({"answer": "later"}, BadSetting),
-        ({"tolerate": ["Bare LF"]}, BadSetting),
-    ],
-)
-def test_a_client_that_cannot_be_is_refused(connection, values, error):
-    store.add_client(connection, "erp", networks=["192.0.2.0/24"], now_ms=NOW)
-    with pytest.raises(error):
-        store.add_client(connection, **{"name": "new", "networks": ["198.51.100.0/24"], "now_ms": NOW, **values})
-    assert len(store.load(connection).clients) == 1
-
-
-def test_a_network_with_host_bits_is_corrected_in_the_remedy(connection):
-    with pytest.raises(BadSetting) as caught:
-        store.add_client(connection, "erp", networks=["10.1.2.3/8"], now_ms=NOW)
-    assert "10.0.0.0/8" in caught.value.remedy

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.address import Fault, MailArgument, Malformed, parse_mail, parse_rcpt
+from relay.mail.dsn import NO_RECIPIENT_REQUEST
 
 LONG_DOMAIN = ".".join(["d" * 60] * 4)
 
@@ -69,7 +70,7 @@ BAD = [
 
 @pytest.mark.parametrize("address", GOOD)
 def test_valid_addresses_are_kept_as_given(address: str) -> None:
-    assert parse_rcpt(f"TO:<{address}>".encode(), smtputf8=False) == address
+    assert parse_rcpt(f"TO:<{address}>".encode(), smtputf8=False) == (address, NO_RECIPIENT_REQUEST)
     assert parse_mail(f"FROM:<{address}>".encode()) == MailArgument(address, 0, False, False)
     assert parse_mail(f"from:  <{address}> size=7".encode()).size == 7
 
@@ -105,7 +106,7 @@ def test_invalid_recipients_are_refused(address: str) -> None:
         (b'TO:<"a%c"@b>', Fault.RELAY_HACK),
         (b"TO:<a@[127.0.0.1]>", Fault.LITERAL),
         (b"TO:<a@[IPv6:::1]>", Fault.LITERAL),
-        (b"TO:<a@b> NOTIFY=NEVER", Fault.UNKNOWN_PARAMETER),
+        (b"TO:<a@b> XFOO=1", Fault.UNKNOWN_PARAMETER),
         ("TO:<ä@b>".encode(), Fault.NOT_ASCII),
         ("TO:<a@bücher.example>".encode(), Fault.NOT_ASCII),
         (b"TO:<\xff@b>", Fault.SYNTAX),
@@ -146,7 +147,7 @@ def test_mail_parameters(argument: bytes, result: MailArgument) -> None:
         (b"FROM:<a@b> BODY=BINARYMIME", Fault.PARAMETER),
         (b"FROM:<a@b> SMTPUTF8=yes", Fault.PARAMETER),
         (b"FROM:<a@b> =x", Fault.PARAMETER),
-        (b"FROM:<a@b> RET=FULL", Fault.UNKNOWN_PARAMETER),
+        (b"FROM:<a@b> NOTIFY=NEVER", Fault.UNKNOWN_PARAMETER),
         (b"FROM:<a@b> FOO", Fault.UNKNOWN_PARAMETER),
         (b"FROM:<a@b>SIZE=1", Fault.SYNTAX),
         ("FROM:<ä@b> SIZE=1".encode(), Fault.NOT_ASCII),
@@ -175,7 +176,7 @@ def test_nothing_dangerous_ever_comes_out(octets: bytes) -> None:
     details: list[str] = []
     for smtputf8 in (False, True):
         try:
-            address = parse_rcpt(b"TO:<" + octets + b">", smtputf8=smtputf8)
+            address = parse_rcpt(b"TO:<" + octets + b">", smtputf8=smtputf8).address
         except Malformed as error:
             details.append(error.detail)
             continue
@@ -190,16 +191,18 @@ def test_nothing_dangerous_ever_comes_out(octets: bytes) -> None:
     assert all(detail.isprintable() and len(detail) <= 80 for detail in details)
 
 
-@given(st.from_regex(r"\A[a-z0-9.%!@\"+-]{1,20}\Z"))
+@given(
+    st.from_regex(r"\A[a-zA-Z0-9.%!@\"+-]{1,20}\Z") | st.from_regex(r"\A[a-z.]{1,66}@[a-z-]{1,66}(\.[a-z-]{1,3})?\Z")
+)
 def test_the_quick_path_takes_only_what_the_grammar_takes(text: str) -> None:
-    """A parameter that is refused sends the same address down the long way: both must judge the address alike."""
+    """A parameter sends the same address down the long way: both must judge the address alike."""
     quick = slow = None
     try:
         quick = parse_mail(f"FROM:<{text}>".encode()).address
     except Malformed as error:
         quick = error.fault
     try:
-        slow = parse_mail(f"FROM:<{text}> AUTH=x".encode()).address
+        slow = parse_mail(f"FROM:<{text}> AUTH=<>".encode()).address
     except Malformed as error:
         slow = error.fault
     assert quick == slow

@@ -52,6 +52,10 @@ def check(raw: bytes, cuts: list[int]) -> None:
     assert not re.search(rb"(?:\A|\r\n)\.(?!\.)", wire), "dot not doubled"
     if expected is not None:
         assert unstuff(wire) == expected
+        ended = (b"\r\n" + raw)[: (b"\r\n" + raw).find(b"\r\n.\r\n") + 2]
+        assert canonical.bare_cr == bool(re.search(rb"\r(?!\n)", ended))
+        assert canonical.bare_lf == bool(re.search(rb"(?<!\r)\n", ended))
+        assert canonical.repaired == (canonical.bare_cr or canonical.bare_lf)
         assert len(wire) - len(expected) == canonical.stuffed
         assert (b"\r\n" + raw).endswith(b"\r\n.\r\n" + rest)
 

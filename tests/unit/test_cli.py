@@ -78,7 +78,8 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 ALL = dict(commands(typer.main.get_command(tree.build())))
 INTERFACE = """serve check demo migrate trace explain audit
 account/add account/list account/show account/test account/set-password account/connect account/suspend account/resume
-account/remove sender/add sender/list sender/remove sender/which client/add client/list client/show client/remove
+account/remove sender/add sender/list sender/remove sender/which client/add client/set client/list client/show
+client/remove client/switches
 queue/list queue/show queue/retry queue/hold queue/release queue/remove queue/summary key/list key/add key/rotate
 key/drop"""
 
@@ -113,7 +114,10 @@ def test_no_command_takes_a_secret_as_an_argument(path: tuple[str, ...]) -> None
         ["account", "add", "a@example.com", "--port", "0"],
         ["queue", "list", "--limit", "many"],
         ["account", "add", "a@example.com", "--host", "h.example.com"],  # no terminal, no --password-file
-        ["client", "add", "erp"],
+        ["client", "add", "erp"],  # neither a network nor a login
+        ["client", "add", "erp", "--auth", "login", "--password-file", "-"],
+        ["client", "add", "erp", "--login", "erp"],  # no terminal, no --password-file
+        ["client", "set", "erp", "--messages-per-minute", "-1"],
         ["serve", "now"],
     ],
 )
@@ -197,7 +201,12 @@ def test_senders_and_the_way_they_go(run: Run) -> None:
     refused(run("sender", "remove", "*"), "relay sender list")
     add(run, "bob@example.com")
     refused(run("sender", "add", "@example.com", "bob@example.com"), "goes through ann@example.com already")
-    refused(run("sender", "add", "@example.net", "ann@example.com", "--from", "rewrite"), "not in this release")
+    assert (
+        run("sender", "add", "@example.net", "ann@example.com", "--from", "rewrite", "--json").json["from"] == "rewrite"
+    )
+    assert run("sender", "add", "@example.net", "ann@example.com", "--from", "refuse").status == 0
+    assert "refuse" in run("sender", "list").out
+    refused(run("sender", "add", "@example.net", "ann@example.com", "--from", "forge"), "keep, rewrite, refuse")
     refused(run("sender", "add", "example.com", "ann@example.com"), "@example.com")
     refused(run("sender", "add", "@example.net", "eve@example.com"), "no account eve@example.com")
 
@@ -211,6 +220,76 @@ def test_clients(run: Run) -> None:
     assert "any allowed network may use any registered sender" in run("client", "remove", "erp").out
     refused(run("client", "show", "erp"), "relay client list")
     refused(run("client", "add", "erp", "--network", "10.1.0.1/16"), "host bits")
+
+
+def test_a_client_with_everything_and_its_changes(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD + "\n")
+    options = """--network 10.1.0.0/16 --sender @example.com --answer direct --tolerate no-brackets,raw-8bit
+    --tolerate bare-recipients --auth login --login erp --identity map --map root@localhost=app@example.com
+    --map *=app@example.com --messages-per-minute 60 --recipients-per-minute 600 --bytes-per-day 1000000
+    --recipient @example.org --recipient @*.example.org --deny boss@example.org --capture tests@example.com
+    --default-domain example.org --charset latin1"""
+    argv = ["client", "add", "erp", *options.split(), "--password-file", str(file)]
+    answer = run(*argv)
+    assert answer.status == 0
+    assert "logged in as erp" in answer.out
+    shown = run("client", "show", "erp")
+    for words in (
+        "10.1.0.0/16",
+        "login",
+        "erp (password set)",
+        "by the envelope, through the map",
+        "root@localhost=app@example.com, *=app@example.com",
+        "@example.org, @*.example.org",
+        "boss@example.org",
+        "tests@example.com",
+        "60 a minute",
+        "600 a minute",
+        "1000000 a day",
+        "direct",
+        "no-brackets, raw-8bit, bare-recipients",
+        "iso-8859-1",
+    ):
+        assert words in shown.out
+    assert "argon2" not in shown.out
+    before = run("client", "show", "erp", "--json").json
+    argv = ["client", "set", "erp", "--capture", "", "--deny", "", "--tolerate", "raw-8bit", "--default-domain", ""]
+    after = run(*argv, "--json").json
+    assert after.pop("warning")
+    assert after == {
+        **before,
+        "capture": "",
+        "denied": [],
+        "tolerate": ["raw-8bit"],
+        "tolerated": sorted({*before["tolerated"]} - {"no-brackets", "bare-recipients"}),
+        "default_domain": "",
+    }
+    assert run("client", "set", "erp", "--password-file", "-", stdin=PASSWORD + "2").status == 0
+    assert run("client", "set", "erp", "--auth", "none", "--json").json["password_set"] is False
+    refused(run("client", "set", "erp"), "nothing to change", "relay client set --help")
+    refused(run("client", "set", "erp", "--network", ""), "network is missing", "--auth login")
+    refused(run("client", "set", "web", "--answer", "direct"), "no client web")
+    refused(run("client", "set", "erp", "--tolerate", "bare_lf"), "did you mean bare-lf?")
+    refused(run("client", "set", "erp", "--map", "root"), "FROM=TO")
+    assert "login" in run("audit", "--json").out
+
+
+def test_a_client_that_logs_in_needs_no_network(run: Run) -> None:
+    argv = ["client", "add", "scanner", "--login", "scanner", "--password-file", "-"]
+    answer = run(*argv, stdin=PASSWORD)
+    assert answer.status == 0
+    assert "any allowed network, logged in as scanner, may send as" in answer.out
+    assert "scanner" in run("client", "list").out
+
+
+def test_switches_are_listed_with_meaning_and_default(run: Run, tmp_path: Path) -> None:
+    listed = run("client", "switches", "--json").json
+    assert {"switch": "bare-lf", "meaning": "lines that end in LF alone become CRLF", "default": True} in listed
+    lines = run("client", "switches").out.splitlines()
+    assert len(lines) == len(listed) + 2
+    assert lines[-1].startswith("--tolerate NAME")
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_empty_queue(run: Run) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from relay.cli.queue import message_lines
 from relay.config.settings import RelaySettings
 from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
+from relay.mail.dsn import NO_RECIPIENT_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.ids import format_id
 from relay.queue.model import AttemptRecord, Settlement, State
 from tests.store import arrival
@@ -82,6 +85,30 @@ async def test_a_list_shows_what_is_owed_with_the_last_reply(control: Control) -
     assert [row["state"] for row in shown["deliveries"]] == ["bounced", "deferred"]
     assert "no such state" in await refusal(control, "queue.list", state="sent")
     assert "no account" in await refusal(control, "queue.list", account="bob@example.com")
+
+
+async def test_what_the_application_asked_is_shown_with_the_message(control: Control) -> None:
+    account = control.directory.by_address("ann@example.com")
+    assert account is not None
+    given = arrival("a@example.org", "b@example.org", account=account.id, sender="ann@example.com")
+    requests = (RecipientRequest("SUCCESS,DELAY", "rfc822;o@example.org"), NO_RECIPIENT_REQUEST)
+    asking = replace(given, original_path="www-data@host", request=MessageRequest("HDRS", "QQ1"), requests=requests)
+    number = format_id(await control.queue.accept(asking))
+    shown = await act(control, "queue.show", id=number)
+    [story] = await act(control, "trace", id=number)  # type: ignore[misc]
+    assert isinstance(shown, dict)
+    for message in (shown, story):
+        assert (message["sender"], message["original_sender"]) == ("ann@example.com", "www-data@host")
+        assert (message["envid"], message["ret"]) == ("QQ1", "HDRS")
+        lines = dict(message_lines(message))
+        assert lines["Original sender"] == "www-data@host"
+        assert lines["Envelope id"] == "QQ1"
+        assert lines["Asked"] == "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o@example.org for a@example.org"
+    assert [row["notify"] for row in shown["deliveries"]] == ["SUCCESS,DELAY", None]
+    plain = await act(control, "queue.show", id=await accept(control, "c@example.org"))
+    assert isinstance(plain, dict)
+    assert (plain["original_sender"], plain["envid"], plain["ret"]) == (None, None, None)
+    assert "Asked" not in dict(message_lines(plain))
 
 
 async def test_hold_release_retry_remove(control: Control) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,7 @@ async def open_door(
     folder: Path,
     *,
     tls_context: SSLContext | None = None,
+    tls_contexts: Callable[[], SSLContext] | None = None,
     queue_type: type[Queue] | None = None,
     **settings: Any,
 ) -> AsyncIterator[OpenDoor]:
@@ -129,7 +130,7 @@ async def open_door(
             store.queue,
             instance_id="i-1",
             hostname=HOST,
-            tls_context=tls_context,
+            tls=tls_contexts if tls_context is None else lambda: tls_context,
         )
         await listener.start()
         try:

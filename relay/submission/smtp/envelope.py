@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+from relay.mail.dsn import NO_MESSAGE_REQUEST
 from relay.mail.reply import Reply
 from relay.submission.smtp.opening import Connection
 from relay.submission.smtp.replies import DATA, MAIL, RCPT, RSET, Step
 from relay.submission.transport import Submission
+
+_ESMTP_VALUE = re.compile(r"[!-<>-~]+")  # RFC 5321 4.1.2; a line end here would be a command
 
 
 def objection(submission: Submission, connection: Connection) -> Reply | None:
@@ -32,12 +37,28 @@ def commands(submission: Submission, connection: Connection) -> list[tuple[bytes
         parameters += " BODY=8BITMIME"
     if connection.smtputf8 and _needs_utf8(submission):
         parameters += " SMTPUTF8"
+    asks = connection.dsn and (submission.request is not NO_MESSAGE_REQUEST or submission.requests)
+    if asks:
+        parameters += _asked(RET=submission.request.ret, ENVID=submission.request.envid)
     lines = [(f"MAIL FROM:<{submission.reverse_path}>{parameters}\r\n".encode(), MAIL)]
-    lines += [(f"RCPT TO:<{recipient}>\r\n".encode(), RCPT) for recipient in submission.recipients]
+    if asks and submission.requests:
+        lines += [
+            (f"RCPT TO:<{recipient}>{_asked(NOTIFY=request.notify, ORCPT=request.orcpt)}\r\n".encode(), RCPT)
+            for recipient, request in zip(submission.recipients, submission.requests, strict=True)
+        ]
+    else:
+        lines += [(f"RCPT TO:<{recipient}>\r\n".encode(), RCPT) for recipient in submission.recipients]
     lines.append((b"DATA\r\n", DATA))
     if connection.needs_reset:
         lines.insert(0, (b"RSET\r\n", RSET))
     return lines
+
+
+def _asked(**parameters: str) -> str:
+    """RFC 3461 4: those that were asked for; a value that is no esmtp-value any more is left out."""
+    return "".join(
+        [f" {name}={value}" for name, value in parameters.items() if value and _ESMTP_VALUE.fullmatch(value)]
+    )
 
 
 def _needs_utf8(submission: Submission) -> bool:

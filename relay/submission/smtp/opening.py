@@ -45,6 +45,7 @@ class Connection:
     pipelining: bool
     eight_bit: bool
     smtputf8: bool
+    dsn: bool
     takes_size: bool
     size_limit: int
     login_reply: Reply  # to AUTH, or to EHLO when there is no login
@@ -133,6 +134,7 @@ class _Opening:
             pipelining="pipelining" in offers,
             eight_bit="8bitmime" in offers,
             smtputf8="smtputf8" in offers,
+            dsn="dsn" in offers,
             takes_size="size" in offers,
             size_limit=int(size) if size.isascii() and size.isdecimal() and len(size) <= _MOST_SIZE else 0,
             login_reply=reply,

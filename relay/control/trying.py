@@ -1,0 +1,185 @@
+"""What the front door would do with a mail, step by step, without taking it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from relay.config.settings import ListenerSettings
+from relay.control.context import Control, ControlError
+from relay.control.queue import account_name
+from relay.control.reasons import shown
+from relay.listener import replies
+from relay.listener.policy import AccessPolicy, Peer, Sender
+from relay.listener.rates import Rates
+from relay.mail.address import Malformed, parse_mail, parse_rcpt
+from relay.mail.author import Authors
+from relay.mail.canonical import Canonicaliser
+from relay.mail.care import Care
+from relay.mail.errors import RelayError
+from relay.mail.header import Facts, HeaderSurgeon, Trace
+from relay.mail.reply import Reply
+
+_ID = "0000000000000"
+
+
+@dataclass
+class _Course:
+    """What was found so far; `reply` is the one that ends it."""
+
+    steps: list[dict[str, Any]]
+    reply: Reply | None = None
+
+    def note(self, step: str, text: str) -> None:
+        self.steps.append({"step": step, "ok": True, "text": text})
+
+    def refuse(self, step: str, reply: Reply) -> None:
+        self.steps.append({"step": step, "ok": False, "text": str(reply)})
+        self.reply = reply
+
+
+async def client_try(
+    control: Control, *, address: str, sender: str, recipient: str, content: str | None = None
+) -> dict[str, Any]:
+    """Would mail from this IP address, MAIL FROM and RCPT TO be taken, and what becomes of it?
+
+    `content`: the beginning of the mail, an octet a character (ISO 8859-1); without it the header is not looked at.
+    Rates and connection caps are not part of the answer, nor is a login: it counts as done.
+    """
+    course = _Course([])
+    found: dict[str, Any] = {"client": None, "account": None, "sender": None, "recipient": None, "repaired": []}
+    _walk(control, course, found, address, sender, recipient, content)
+    return {**found, "accepted": course.reply is None, "reply": str(course.reply or ""), "steps": course.steps}
+
+
+def _walk(
+    control: Control,
+    course: _Course,
+    found: dict[str, Any],
+    address: str,
+    sender: str,
+    recipient: str,
+    content: str | None,
+) -> None:
+    door = control.settings.doors[0]
+    policy = AccessPolicy(door, control.directory, lambda: True, Rates())
+    entered = policy.enter(address)
+    if isinstance(entered, Reply):
+        course.refuse("connect", entered)
+        return
+    peer = entered._replace(authenticated=True)
+    found["client"] = peer.client.name if peer.client is not None else None
+    course.note("connect", _who(control, peer))
+    taken = _mail(course, policy, peer, sender)
+    if taken is None:
+        return
+    if taken.route is not None:
+        found["account"] = account_name(control, taken.route.account_id)
+        found["sender"] = taken.path or "<>"
+        course.note("MAIL", f"goes out as {taken.path or '<>'} through {found['account']}: rule {taken.route.rule}")
+    else:
+        course.note("MAIL", "taken for now: whose mail it is will be decided by its header")
+    goal = _rcpt(course, policy, peer, recipient)
+    if goal is None:
+        return
+    captured = peer.client.capture if peer.client is not None else ""
+    found["recipient"] = captured or goal
+    course.note("RCPT", f"captured: goes to {captured} instead of {goal}" if captured else f"goes to {goal}")
+    if content is None and policy.must_judge(peer, taken.route):
+        course.note("header", "decides as well for this client: give a FILE to see how")
+    elif content is not None:
+        _header(control, course, found, door, policy, peer, taken, goal, content)
+    if course.reply is None:
+        direct = peer.client is not None and peer.client.answer == "direct"
+        course.note("DATA", "250, once the provider has answered" if direct else "250, once it is safely queued")
+
+
+def _who(control: Control, peer: Peer) -> str:
+    if peer.client is None:
+        return "let in; no client is defined, so every registered sender may be used"
+    text = f"let in as client {peer.client.name}"
+    return f"{text}; it has to log in as {peer.client.login}" if peer.client.auth == "login" else text
+
+
+def _mail(course: _Course, policy: AccessPolicy, peer: Peer, sender: str) -> Sender | None:
+    try:
+        path = parse_mail(f"FROM:<{sender.strip('<>')}> SMTPUTF8".encode(), tolerance=peer.tolerance).address
+    except Malformed as error:
+        course.refuse("MAIL", replies.malformed(error, sender=True))
+        return None
+    taken = policy.sender(peer, path)
+    if isinstance(taken, Reply):
+        course.refuse("MAIL", taken)
+        return None
+    return taken
+
+
+def _rcpt(course: _Course, policy: AccessPolicy, peer: Peer, recipient: str) -> str | None:
+    given = recipient.strip("<>")
+    try:
+        goal = parse_rcpt(f"TO:<{given}>".encode(), smtputf8=True, tolerance=peer.tolerance).address
+        if "@" not in goal and peer.client is not None:
+            goal = parse_rcpt(f"TO:<{goal}@{peer.client.default_domain}>".encode(), smtputf8=True).address
+    except Malformed as error:
+        course.refuse("RCPT", replies.malformed(error, sender=False))
+        return None
+    refusal = policy.recipient(peer, goal)
+    if refusal is not None:
+        course.refuse("RCPT", refusal)
+        return None
+    return goal
+
+
+def _header(
+    control: Control,
+    course: _Course,
+    found: dict[str, Any],
+    door: ListenerSettings,
+    policy: AccessPolicy,
+    peer: Peer,
+    taken: Sender,
+    goal: str,
+    content: str,
+) -> None:
+    """As the front door would: canonical line ends, header surgery, and the judgement on the author."""
+    try:
+        octets = content.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ControlError("the content is not one octet a character", "use the command line") from None
+    outcome: list[tuple[Sender, str | None]] = []
+
+    def judge(authors: Authors) -> str | None:
+        outcome.append(policy.judge(peer, taken, authors))
+        return outcome[-1][1]
+
+    client = peer.client
+    must = policy.must_judge(peer, taken.route)
+    care = Care(
+        peer.tolerance,
+        client.charset if client is not None else "",
+        (goal,) if client is not None and client.capture else (),
+        judge if must else None,
+    )
+    hostname = door.hostname or "localhost"
+    trace = Trace(_ID, hostname, hostname, "try", peer.host, "ESMTP", taken.path, goal, 0.0)
+    surgeon = HeaderSurgeon(trace, care)
+    canonical = Canonicaliser()
+    try:
+        surgeon.feed(canonical.feed(octets + b"\r\n.\r\n"))
+        surgeon.finish()
+    except RelayError as error:
+        course.refuse("header", replies.reply_to(error))
+        return
+    facts = surgeon.facts or Facts()
+    ends = ["bare-lf"] * canonical.bare_lf + ["bare-cr"] * canonical.bare_cr
+    found["repaired"] = [*ends, *facts.repaired]
+    if outcome:
+        sender, author = outcome[-1]
+        assert sender.route is not None
+        found["account"], found["sender"] = account_name(control, sender.route.account_id), sender.path
+        course.note("header", f"goes out as {sender.path} through {found['account']}: rule {sender.route.rule}")
+        if author is not None:
+            course.note("header", f"From becomes {author}")
+    course.note("header", f"From: {shown(facts.header_from)}")
+    if found["repaired"]:
+        course.note("header", f"repaired: {', '.join(found['repaired'])}")

@@ -1,0 +1,104 @@
+"""Socket activation and readiness, as systemd's sd_listen_fds(3) and sd_notify(3) say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.config.settings import ListenerSettings
+from relay.daemon.activation import BadActivation, Inherited, assigned, inherited, notify
+from tests.system.activate import ROOT
+
+SHOW = """
+import os
+from relay.daemon.activation import inherited
+found = inherited(os.environ)
+print([(one.name, one.socket.getsockname(), one.socket.fileno(), one.socket.get_inheritable()) for one in found])
+print(sorted(name for name in os.environ if name.startswith("LISTEN_")))
+"""
+
+
+@pytest.fixture
+def given() -> Iterator[list[Inherited]]:
+    found = [Inherited(name, socket.socket()) for name in ("relay.socket", "tls", "relay.socket")]
+    yield found
+    for one in found:
+        one.socket.close()
+
+
+def activated(*names: str, sockets: list[socket.socket]) -> str:
+    """What a process that was started with these sockets prints."""
+    numbers = [str(one.fileno()) for one in sockets]
+    command = [sys.executable, "-m", "tests.system.activate", ",".join(numbers), ":".join(names)]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", SHOW],
+        pass_fds=[one.fileno() for one in sockets],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.stdout or done.stderr
+
+
+def test_sockets_are_taken_and_no_child_hears_of_them(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
+        path = str(tmp_path / "a.sock")
+        local.bind(path)
+        local.listen()
+        found = activated("smtp", "local", sockets=[tcp, local])
+        assert found.splitlines() == [
+            str([("smtp", tcp.getsockname(), 3, False), ("local", path, 4, False)]),
+            "[]",
+        ]
+
+
+def test_what_does_not_listen_is_refused() -> None:
+    with socket.socket() as idle, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        for one in (idle, datagrams):
+            assert "BadActivation: LISTEN_FDS: descriptor 3 is no listening stream socket" in activated(sockets=[one])
+
+
+@pytest.mark.parametrize("pid", ["", "1", str(os.getppid())])
+def test_sockets_for_another_process_are_left_alone(pid: str) -> None:
+    environ = {"LISTEN_PID": pid, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "a", "OTHER": "x"}
+    assert inherited(environ) == []
+    assert environ == {"OTHER": "x"}
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "x", "1000000"])
+def test_a_senseless_count_is_none(count: str) -> None:
+    assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}) == []
+
+
+def test_sockets_go_to_the_doors_of_their_names_and_then_in_order(given: list[Inherited]) -> None:
+    first, tls, second = (one.socket for one in given)
+    plain, named, other = ListenerSettings(), ListenerSettings(name="tls"), ListenerSettings(name="other")
+    assert assigned(given, [plain, named, plain]) == [first, tls, second]
+    assert assigned(given, [named, plain, other]) == [tls, first, second]
+    assert assigned(given[:2], [named, plain, plain]) == [tls, first, None]
+    assert assigned([], [plain]) == [None]
+    with pytest.raises(BadActivation, match="3 sockets for 2 doors"):
+        assigned(given, [plain, plain])
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_the_service_manager_is_told(kind: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(5)
+        name = f"@relay-test-{os.getpid()}" if kind == "abstract" else str(tmp_path / "notify")
+        manager.bind("\0" + name[1:] if kind == "abstract" else name)
+        notify({"NOTIFY_SOCKET": name}, "READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
+    for address in ("", "relative", str(tmp_path / "nobody")):
+        notify({"NOTIFY_SOCKET": address}, "READY=1")
+    notify({}, "READY=1")
