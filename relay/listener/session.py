@@ -204,6 +204,7 @@ class RelaySession(SMTP):
         if isinstance(entered, Reply):
             return self._turn_away(entered)
         self._peer = entered
+        log.info("session.opened", client=entered.name)
         self._dialogue = Dialogue(self._door, entered)
         if self._tls:
             self._dialogue.reset(tls=True)

@@ -27,6 +27,8 @@ async def test_a_plain_mail_arrives_with_the_senders_own_login(upstream: Scripte
         assert message.content.endswith(b"\r\n\r\nbody\r\n..dot at the start\r\n")
         relayed = await daemon.event("delivery.relayed", recipient="ann@example.org")
         assert relayed["account"] == APP
+        await daemon.event("session.opened", client="127.0.0.1")
+        assert (await daemon.event("session.closed", client="127.0.0.1"))["messages"] == 1
         assert upstream.clear_octets(b"AUTH") == upstream.clear_octets(b"MAIL") == 0
         traced = await daemon.cli("trace", relayed["message_id"], "--json")
         assert "relayed" in traced.stdout
