@@ -16,7 +16,7 @@ test: $(VENV)/.dev peers
 	$(BIN)/ruff format --check relay tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: test
 

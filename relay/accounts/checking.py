@@ -25,13 +25,15 @@ class AccountSettings(TypedDict, total=False):
     per_minute: int | None
     per_day: int | None
     in_doubt: InDoubtPolicy
+    oauth: str | None
 
 
 LARGEST = 1_000_000_000
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_.])?|\[?[0-9a-f:.]{2,45}\]?)", re.IGNORECASE)
+_MAX_OAUTH = 16_384  # characters
 _NUMBERS = ("max_connections", "per_minute", "per_day")
 _CHOICES = {"tls": get_args(Tls), "auth": get_args(Auth), "in_doubt": get_args(InDoubtPolicy)}
-_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", *_NUMBERS})
+_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS})
 
 
 def checked_settings(settings: AccountSettings) -> dict[str, Any]:
@@ -96,6 +98,10 @@ def _checked(field: str, value: Any) -> Any:
         return value.lower()
     if field == "login":
         return checked_login(value)
+    if field == "oauth":  # what it says is for `credentials.oauth` to check
+        if not isinstance(value, str) or not value.startswith("{") or len(value) > _MAX_OAUTH:
+            raise BadSetting(field, "", "an object of OAuth settings")
+        return value
     if field == "trust":
         try:
             return trust_anchor(value)

@@ -40,6 +40,7 @@ class Account:
     per_minute: int | None = None  # messages; 0: no limit
     per_day: int | None = None  # recipients; 0: no limit
     in_doubt: InDoubtPolicy = "retry"
+    oauth: str = ""  # JSON that `credentials.oauth` reads; "": none.  No secret is in it
     state: AccountState = AccountState.OK
     state_cause: str | None = None
     state_reply: str | None = None

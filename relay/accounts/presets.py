@@ -16,6 +16,8 @@ class Preset:
 
     `mechanisms`: what EHLO usually lists after TLS, for help text.  `login`: a user name that is the same for
     everybody.  Limits of 0: none of ours.  `per_day` counts recipients.  `hosts`: patterns of its other host names.
+    `oauth`: the OAuth provider that knows its mailboxes, with `cloud` and `tenant` as that has them; "": none is known.
+    `password_until`: the last day (ISO 8601) on which a password is sure to be taken, `password_note`: what then.
     """
 
     id: str
@@ -30,9 +32,17 @@ class Preset:
     per_day: int = 0
     recipients_per_transaction: int = 100
     hosts: tuple[str, ...] = ()
+    oauth: str = ""
+    cloud: str = "global"
+    tenant: str = ""
+    password_until: str = ""
+    password_note: str = ""
 
 
-def _m365(name: str, title: str, host: str, *hosts: str) -> Preset:
+_BASIC_AUTH = "off by default afterwards, an administrator can switch it on again; the final end is not announced yet"
+
+
+def _m365(name: str, title: str, host: str, *hosts: str, cloud: str = "global") -> Preset:
     # 3 concurrent submissions, 30 messages a minute, 10,000 recipients in 24 hours, 500 recipients a message are
     # the mailbox's limits; a little below them nothing is ever refused after its body was sent.
     return Preset(
@@ -45,6 +55,10 @@ def _m365(name: str, title: str, host: str, *hosts: str) -> Preset:
         per_day=10_000,
         recipients_per_transaction=300,
         hosts=hosts,
+        oauth="microsoft",
+        cloud=cloud,
+        password_until="2026-12-31",  # noqa: S106  (a date)
+        password_note=_BASIC_AUTH,
     )
 
 
@@ -55,9 +69,15 @@ PRESETS: dict[str, Preset] = {
         Preset("default", "the upstream of the settings (SMTP_AUTH_HOST)", None, None, None),
         Preset("custom", "any other submission server", None, None, None),
         _m365("m365", "Microsoft 365", "smtp.office365.com", "outlook.office365.com", "smtp-legacy.office365.com"),
-        _m365("m365-gcch", "Microsoft 365 GCC High", "outlook.office365.us", "smtp.office365.us"),
-        _m365("m365-dod", "Microsoft 365 DoD", "outlook-dod.office365.us"),
-        _m365("m365-cn", "Microsoft 365 by 21Vianet", "smtp.partner.outlook.cn", "smtp-legacy.partner.outlook.cn"),
+        _m365("m365-gcch", "Microsoft 365 GCC High", "outlook.office365.us", "smtp.office365.us", cloud="gcch"),
+        _m365("m365-dod", "Microsoft 365 DoD", "outlook-dod.office365.us", cloud="dod"),
+        _m365(
+            "m365-cn",
+            "Microsoft 365 by 21Vianet",
+            "smtp.partner.outlook.cn",
+            "smtp-legacy.partner.outlook.cn",
+            cloud="cn",
+        ),
         Preset(
             "m365-hve",
             "Microsoft 365 High Volume Email",
@@ -65,6 +85,8 @@ PRESETS: dict[str, Preset] = {
             mechanisms=("LOGIN", "XOAUTH2"),
             recipients_per_transaction=50,  # of its own organisation; no rate limits
             hosts=("smtp-hve.office365.com",),
+            oauth="microsoft-hve",
+            password_until="2028-09-30",  # noqa: S106  (a date)
         ),
         Preset(
             "outlook-com",
@@ -73,6 +95,10 @@ PRESETS: dict[str, Preset] = {
             mechanisms=("XOAUTH2",),
             max_connections=2,  # the numbers of a day are not published
             per_minute=25,
+            oauth="microsoft",
+            tenant="consumers",
+            password_until="2024-09-16",  # noqa: S106  (a date)
+            password_note="passwords and app passwords are refused since",  # noqa: S106
         ),
         Preset(
             "acs-email",
@@ -92,6 +118,8 @@ PRESETS: dict[str, Preset] = {
             # recipients, 2,000 keeps clear of both.
             per_day=2_000,
             hosts=("smtp.googlemail.com",),
+            oauth="google",
+            password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
         ),
         Preset(
             "gmail-relay",
@@ -99,6 +127,8 @@ PRESETS: dict[str, Preset] = {
             "smtp-relay.gmail.com",
             mechanisms=("PLAIN", "LOGIN", "XOAUTH2"),
             per_day=10_000,  # for each envelope sender
+            oauth="google",
+            password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
         ),
         Preset("yahoo", "Yahoo", "smtp.mail.yahoo.com", 465, "implicit", max_connections=2, per_day=500),
         Preset("aol", "AOL", "smtp.aol.com", 465, "implicit", max_connections=2, per_day=500),

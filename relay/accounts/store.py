@@ -189,6 +189,7 @@ def _id_of(connection: Connection, address: str) -> int | None:
 def _account(row: Row[Any]) -> Account:
     fields = dict(row._mapping)
     fields["state"] = AccountState(fields["state"])
+    fields["oauth"] = fields["oauth"] or ""
     return Account(**fields)
 
 

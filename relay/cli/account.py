@@ -8,12 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli.account_shown import Address, list_, show, where
 from relay.cli.asking import PasswordFile, read_password
-from relay.cli.output import Json, complain, facts, moment, note, print_json, say, steps, table
+from relay.cli.connecting import (
+    AuthorizeUrl,
+    CertificateFile,
+    ClientId,
+    ClientSecretFile,
+    Cloud,
+    DeviceUrl,
+    Scope,
+    SecretExpires,
+    ServiceAccountFile,
+    Tenant,
+    TokenUrl,
+    connect,
+    oauth_arguments,
+)
+from relay.cli.output import Json, complain, note, print_json, say, steps
 from relay.cli.session import perform
 from relay.control.refusal import ControlError
 
-Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The account: its mailbox address.")]
 Provider = Annotated[str | None, typer.Option("--provider", help="Preset: m365, gmail, … or custom.")]
 Host = Annotated[str | None, typer.Option("--host", help="Submission server, instead of the preset's.")]
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Its port.")]
@@ -26,6 +41,11 @@ Login = Annotated[str | None, typer.Option("--login", help="User name to log in 
 MaxConnections = Annotated[int | None, typer.Option("--max-connections", min=0, help="At a time; 0: no limit.")]
 PerMinute = Annotated[int | None, typer.Option("--per-minute", min=0, help="Messages a minute; 0: no limit.")]
 PerDay = Annotated[int | None, typer.Option("--per-day", min=0, help="Recipients in 24 hours; 0: no limit.")]
+_AUTH = typer.Option(
+    "--auth",
+    metavar="password|oauth-code|oauth-device|oauth-app|service-account|none",
+    help="How to log in; none: the server asks for no login.",
+)
 InDoubt = Annotated[
     str | None,
     typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
@@ -42,7 +62,7 @@ def register(group: typer.Typer) -> None:
     group.command("set-password", epilog="Example: relay account set-password billing@example.com --password-file -")(
         set_password
     )
-    group.command("connect", hidden=True, epilog="Example: relay account connect billing@example.com")(connect)
+    group.command("connect", epilog="Example: relay account connect billing@example.com")(connect)
     group.command("suspend", epilog="Example: relay account suspend billing@example.com")(suspend)
     group.command("resume", epilog="Example: relay account resume billing@example.com")(resume)
     group.command("remove", epilog="Example: relay account remove billing@example.com")(remove)
@@ -56,11 +76,19 @@ def add(
     tls: Tls = None,
     trust: Trust = None,
     login: Login = None,
-    auth: Annotated[
-        str,
-        typer.Option("--auth", metavar="password|none", help="How to log in; none: the server asks for no login."),
-    ] = "password",
+    auth: Annotated[str, _AUTH] = "password",
     password_file: PasswordFile = None,
+    tenant: Tenant = None,
+    client_id: ClientId = None,
+    cloud: Cloud = None,
+    client_secret_file: ClientSecretFile = None,
+    certificate_file: CertificateFile = None,
+    service_account_file: ServiceAccountFile = None,
+    secret_expires: SecretExpires = None,
+    token_url: TokenUrl = None,
+    authorize_url: AuthorizeUrl = None,
+    device_url: DeviceUrl = None,
+    scope: Scope = None,
     max_connections: MaxConnections = None,
     per_minute: PerMinute = None,
     per_day: PerDay = None,
@@ -70,7 +98,7 @@ def add(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Add an account. The password comes from a prompt, a file or standard input, never from the command line."""
+    """Add an account. Secrets come from a prompt, a file or standard input, never from the command line."""
     arguments: dict[str, Any] = {
         "address": address,
         "provider": provider,
@@ -86,20 +114,39 @@ def add(
         "in_doubt": in_doubt,
         "sender": sender,
     }
+    arguments |= oauth_arguments(
+        auth,
+        tenant=tenant,
+        client_id=client_id,
+        cloud=cloud,
+        client_secret_file=client_secret_file,
+        certificate_file=certificate_file,
+        service_account_file=service_account_file,
+        secret_expires=secret_expires,
+        token_url=token_url,
+        authorize_url=authorize_url,
+        device_url=device_url,
+        scope=scope,
+    )
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
+    elif password_file is not None:
+        raise ControlError(f"an account with --auth {auth} has no password", "leave --password-file out")
     result = perform("account.add", arguments)
     if as_json:
         print_json(result)
         return
-    say(f"Added {result['address']}: {_where(result)}, login {result['login']}.")
+    say(f"Added {result['address']}: {where(result)}, login {result['login']}.")
     if result["senders"]:
         say(f"Mail from {', '.join(result['senders'])} goes through it.")
     else:
         say(f"No sender uses it yet: relay sender add ADDRESS {result['address']}")
     if result["hint"]:
         note(f"This looks like an address at {result['hint']}: relay account set {address} --provider {result['hint']}")
-    say(f"Try it: relay account test {result['address']}")
+    if result["to_do"]:
+        say(f"Next: {result['to_do']}")
+    else:
+        say(f"Try it: relay account test {result['address']}")
 
 
 def change(
@@ -110,6 +157,18 @@ def change(
     tls: Tls = None,
     trust: Trust = None,
     login: Login = None,
+    auth: Annotated[str | None, _AUTH] = None,
+    tenant: Tenant = None,
+    client_id: ClientId = None,
+    cloud: Cloud = None,
+    client_secret_file: ClientSecretFile = None,
+    certificate_file: CertificateFile = None,
+    service_account_file: ServiceAccountFile = None,
+    secret_expires: SecretExpires = None,
+    token_url: TokenUrl = None,
+    authorize_url: AuthorizeUrl = None,
+    device_url: DeviceUrl = None,
+    scope: Scope = None,
     max_connections: MaxConnections = None,
     per_minute: PerMinute = None,
     per_day: PerDay = None,
@@ -121,6 +180,20 @@ def change(
     as_json: Json = False,
 ) -> None:
     """Change an account's settings. Mail that waits already uses them."""
+    oauth = oauth_arguments(
+        auth,
+        tenant=tenant,
+        client_id=client_id,
+        cloud=cloud,
+        client_secret_file=client_secret_file,
+        certificate_file=certificate_file,
+        service_account_file=service_account_file,
+        secret_expires=secret_expires,
+        token_url=token_url,
+        authorize_url=authorize_url,
+        device_url=device_url,
+        scope=scope,
+    )
     result = perform(
         "account.set",
         {
@@ -131,67 +204,23 @@ def change(
             "tls": tls,
             "trust": _trust(trust),
             "login": login,
+            "auth": auth,
             "max_connections": max_connections,
             "per_minute": per_minute,
             "per_day": per_day,
             "in_doubt": in_doubt,
+            **oauth,
             "defaults": [name.replace("-", "_") for name in default or []],
         },
     )
     if as_json:
         print_json(result)
     else:
-        say(f"Changed {result['address']}: {_where(result)}, login {result['login']}.")
-
-
-def list_(as_json: Json = False) -> None:
-    """Every account, and how it is doing."""
-    result = perform("account.list", {})
-    if as_json:
-        print_json(result)
-        return
-    table(
-        ("ACCOUNT", "PROVIDER", "UPSTREAM", "STATE", "WAITING", "SENDERS"),
-        [
-            (entry["address"], entry["provider"], _where(entry), _state(entry), entry["waiting"], len(entry["senders"]))
-            for entry in result
-        ],
-        nothing="No account yet: relay account add ADDRESS",
-    )
-
-
-def show(address: Address, as_json: Json = False) -> None:
-    """One account with its settings, state and senders. Never its password."""
-    entry = perform("account.show", {"account": address})
-    if as_json:
-        print_json(entry)
-        return
-    lane = entry["lane"] or {}
-    facts(
-        [
-            ("Account", entry["address"]),
-            ("Provider", entry["provider"]),
-            ("Upstream", _where(entry)),
-            ("Certificate", entry["trust"] or ("checked against the system's CAs" if entry["tls"] != "none" else "")),
-            ("Login", entry["login"]),
-            ("Authentication", entry["auth"]),
-            ("Stored", ", ".join(entry["secrets"]) or "no secret"),
-            ("Connections", entry["max_connections"] or "no limit"),
-            ("Per minute", entry["per_minute"] or "no limit"),
-            ("Per day", entry["per_day"] or "no limit"),
-            ("In doubt", entry["in_doubt"]),
-            ("State", _state(entry)),
-            ("Since", moment(entry["state_since"])),
-            ("Reply", entry["state_reply"]),
-            ("Cause", entry["cause"]),
-            ("Waiting", entry["waiting"]),
-            ("Lane", ", ".join(f"{name} {value}" for name, value in lane.items() if value)),
-            ("Senders", ", ".join(entry["senders"]) or "none"),
-        ]
-    )
-    if entry["remedy"]:
-        say("What to do:")
-        steps(entry["remedy"])
+        say(f"Changed {result['address']}: {where(result)}, login {result['login']}.")
+        if result["resumed"]:
+            say("It was suspended and goes on now.")
+        if result["to_do"]:
+            say(f"Next: {result['to_do']}")
 
 
 def try_mail(
@@ -239,14 +268,6 @@ def set_password(address: Address, password_file: PasswordFile = None, as_json: 
             say("It was suspended and goes on now.")
 
 
-def connect(address: Address, as_json: Json = False) -> None:
-    """Sign in with OAuth (not in this release)."""
-    raise ControlError(
-        f"OAuth sign-in is not in this release, {address} was not changed",
-        "use an app password with `relay account set-password`",
-    )
-
-
 def suspend(address: Address, as_json: Json = False) -> None:
     """Stop sending for an account; its mail waits."""
     result = perform("account.suspend", {"account": address})
@@ -284,14 +305,3 @@ def _trust(given: str | None) -> str | None:
         return given
     path = Path(given).expanduser()
     return str(path.absolute()) if path.is_file() else given
-
-
-def _where(entry: Mapping[str, Any]) -> str:
-    return f"{entry['host']}:{entry['port']} {entry['tls']}"
-
-
-def _state(entry: Mapping[str, Any]) -> str:
-    if entry["state"] == "suspended":
-        return f"suspended ({entry['state_cause']})" if entry["state_cause"] else "suspended"
-    resting = (entry["lane"] or {}).get("resting_s")
-    return f"resting {resting}s" if resting else str(entry["state"])

@@ -121,6 +121,7 @@ def parse(argv: list[str]) -> Command:
     if len(arguments) < len(argv):
         command.mode = ""
     try:
+        _no_abbreviations(arguments)
         options, given = getopt.gnu_getopt(arguments, _OPTIONS, ["server="])
     except getopt.GetoptError as error:
         raise WrongUsage(str(error)) from None
@@ -136,6 +137,13 @@ def parse(argv: list[str]) -> Command:
     return command
 
 
+def _no_abbreviations(arguments: list[str]) -> None:
+    """`--s=host` must not reach another server: programs put what users type behind our options."""
+    for argument in arguments[: arguments.index("--") if "--" in arguments else None]:
+        if argument.startswith("--") and argument.partition("=")[0] != "--server":
+            raise WrongUsage(f"option {argument.partition('=')[0]} not recognized")
+
+
 def _option(command: Command, name: str, value: str) -> None:
     match name:
         case "-t":
@@ -149,7 +157,7 @@ def _option(command: Command, name: str, value: str) -> None:
         case "-F":
             command.full_name = value
         case "--server":
-            command.server = value
+            command.server = command.server or value  # the first: what comes behind may be a web form's
         case "-N":
             command.notify = _notify(value)
         case "-R":
@@ -270,6 +278,8 @@ def _refused(refusal: Refusal, envelope: Envelope) -> int:
         DATA: "correct the mail or its sender",
     }.get(status, "the relay's log says more")
     about = f"<{refusal.recipient}>: " if refusal.recipient else ""
+    if refusal.sent and refusal.code < 500:
+        remedy = "send it again to those that did not get it: the relay's log names who did"
     others = "; the other recipients get the mail" if refusal.sent else ""
     return _complain(status, f"{about}{refusal.code} {refusal.text}{others}; {remedy}")
 
@@ -278,7 +288,7 @@ def exit_status(refusal: Refusal) -> int:
     """What a reply means to whoever called."""
     status = refusal.text.partition(" ")[0]
     if 400 <= refusal.code < 500:
-        return TRY_AGAIN
+        return UNAVAILABLE if refusal.sent else TRY_AGAIN  # sending it all again would make duplicates
     if status.startswith("5.7."):
         return NOT_PERMITTED
     if refusal.stage == "RCPT":

@@ -121,16 +121,16 @@ def _send(client: _Client, envelope: Envelope, mail: Mail) -> Refusal | None:
     while left:
         refusal = client.ask("MAIL", _mail_command(client, envelope, mail), 250)
         if refusal is not None:
-            return refusal
+            return refusal._replace(sent=sent)
         accepted, left, more = _offer(client, envelope, left)
         temporary = next((refusal for refusal in more if refusal.code < 500), None)
         if temporary is not None:
-            return temporary
+            return temporary._replace(sent=sent)
         refused += more
         if accepted:
             refusal = _content(client, mail)
             if refusal is not None:
-                return refusal
+                return refusal._replace(sent=sent)
             sent = True
     return refused[0]._replace(sent=sent) if refused else None
 

@@ -12,7 +12,7 @@ from relay.cli.output import Json, print_json, say
 from relay.cli.session import perform
 from relay.control.refusal import ControlError
 
-_LOOKED_AT = 60_000  # octets of the file: its header is all that counts
+_LOOKED_AT = 60_000  # octets of the file: its header is what counts
 
 
 def register(group: typer.Typer) -> None:
@@ -44,6 +44,8 @@ def try_(
             say(f"{'ok' if step['ok'] else 'NO':<3} {step['step']:<8} {step['text']}")
         if result["accepted"]:
             say("It would be accepted.")
+        if len(arguments.get("content", "")) >= _LOOKED_AT:
+            say(f"Only the first {_LOOKED_AT} octets of the mail were looked at.")
     if not result["accepted"]:
         if not as_json:
             sys.stdout.flush()

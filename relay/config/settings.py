@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +19,7 @@ from relay.config.fields import (
     Count,
     Directory,
     ExistingFile,
+    Form,
     Host,
     LogFormat,
     LogLevel,
@@ -143,6 +144,26 @@ class LogSettings(Section):
     level: LogLevel = Field(default="info", description="least level that is written: debug, info, warning or error")
 
 
+_AppId = Annotated[
+    str,
+    Field(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?$"),
+    Form("an id", "letters, digits, dots and hyphens, as the provider shows it"),
+]
+
+
+class OAuthSettings(Section):
+    """OAuth sign-in: what accounts take that name no app of their own."""
+
+    microsoft_client_id: _AppId = Field(default="", description="id of your app registration at Microsoft")
+    microsoft_tenant: _AppId = Field(
+        default="", description="its tenant: an id, a domain, or organizations (none: organizations)"
+    )
+    google_client_id: _AppId = Field(default="", description="id of your OAuth client at Google")
+    ca_file: ExistingFile | None = Field(
+        default=None, description="CA file trusted for token endpoints, besides the system's"
+    )
+
+
 class UpstreamDefaults(Section):
     """The upstream of accounts that name none; set by SMTP_AUTH_*. `trust` is as `trust.trust_anchor` writes it."""
 
@@ -205,6 +226,7 @@ class RelaySettings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
+    oauth: OAuthSettings = OAuthSettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
 

@@ -1,4 +1,4 @@
-"""Accounts: add, change, suspend, resume, remove, and their passwords."""
+"""Accounts: add, change, suspend, resume, remove, with the secrets they log in with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from relay.accounts.normalise import normalise
 from relay.accounts.presets import preset_for
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.listing import OPERATOR, entry, waiting
+from relay.control.oauth_settings import (
+    GRANTS,
+    KEYS,
+    ON_ITS_OWN,
+    WITH_A_PERSON,
+    given_oauth,
+    oauth_of,
+    store_keys,
+)
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
 from relay.telemetry import get_logger
@@ -38,17 +47,44 @@ async def account_add(
     per_minute: int | None = None,
     per_day: int | None = None,
     in_doubt: str | None = None,
+    tenant: str | None = None,
+    client_id: str | None = None,
+    cloud: str | None = None,
+    token_url: str | None = None,
+    authorize_url: str | None = None,
+    device_url: str | None = None,
+    scope: str | None = None,
+    client_secret: str | None = None,
+    client_certificate: str | None = None,
+    service_account: str | None = None,
+    secret_expires: str | None = None,
     sender: bool = True,
 ) -> dict[str, Any]:
     """Register an account with its sealed password and, unless `sender` is False, its address as a sender of it.
 
     None of it is kept when any part is refused.
     """
-    _check_auth(auth)
     if auth == "password" and password is None:
         raise ControlError("no password was given", "use --password-file F, or - for standard input, or --auth none")
-    if auth == "none" and password is not None:
-        raise ControlError("an account with --auth none has no password", "leave the password out")
+    if auth != "password" and password is not None:
+        raise ControlError(f"an account with --auth {auth} has no password", "leave the password out")
+    oauth = given_oauth(
+        {
+            "tenant": tenant,
+            "client_id": client_id,
+            "cloud": cloud,
+            "token_url": token_url,
+            "authorize_url": authorize_url,
+            "device_url": device_url,
+            "scope": scope,
+        },
+        {
+            "client_secret": client_secret,
+            "client_certificate": client_certificate,
+            "service_account": service_account,
+        },
+        secret_expires,
+    )
     given = _given(
         provider=provider or ("custom" if host else None),
         host=host,
@@ -66,7 +102,12 @@ async def account_add(
     def add(connection: Connection) -> Account:
         account_id = store.add_account(connection, address, now_ms=now_ms(), **given)
         account = store.get_account(connection, account_id)
-        _check_clear_text(control.directory.upstream(account))
+        upstream = control.directory.upstream(account)
+        _check_clear_text(upstream)
+        settings = oauth_of(account, upstream, oauth, control.settings.oauth)
+        if settings:
+            store.update_account(connection, account_id, oauth=settings)
+            store_keys(connection, control.vault, account_id, oauth.keys)
         if password is not None:
             control.vault.seal_into(connection, account_id, "password", password)
         if sender:
@@ -74,13 +115,15 @@ async def account_add(
         return account
 
     with refusals():
-        added = await control.change("account.add", address, {**given, "sender": sender}, add)
+        detail = {**given, **{name: value for name, value in oauth.settings.items() if value is not None}}
+        added = await control.change("account.add", address, {**detail, "sender": sender}, add)
     account = control.directory.account(added.id)
     assert account is not None
     guess = preset_for(account.address) if provider is None and host is None else None
     facts = await entry(control, account)
     upstream_is_other = guess is not None and guess.host != facts["host"]
-    return {**facts, "hint": guess.id if guess is not None and upstream_is_other else None}
+    hint = guess.id if guess is not None and upstream_is_other else None
+    return {**facts, "hint": hint, "to_do": await _to_do(control, account)}
 
 
 async def account_set(
@@ -98,12 +141,38 @@ async def account_set(
     per_minute: int | None = None,
     per_day: int | None = None,
     in_doubt: str | None = None,
+    tenant: str | None = None,
+    client_id: str | None = None,
+    cloud: str | None = None,
+    token_url: str | None = None,
+    authorize_url: str | None = None,
+    device_url: str | None = None,
+    scope: str | None = None,
+    client_secret: str | None = None,
+    client_certificate: str | None = None,
+    service_account: str | None = None,
+    secret_expires: str | None = None,
     defaults: list[str] | None = None,
 ) -> dict[str, Any]:
     """Change what is given; `defaults` names settings that go back to the preset's value. Effective for queued mail."""
     found = account_named(control, account)
-    if auth is not None:
-        _check_auth(auth)
+    oauth = given_oauth(
+        {
+            "tenant": tenant,
+            "client_id": client_id,
+            "cloud": cloud,
+            "token_url": token_url,
+            "authorize_url": authorize_url,
+            "device_url": device_url,
+            "scope": scope,
+        },
+        {
+            "client_secret": client_secret,
+            "client_certificate": client_certificate,
+            "service_account": service_account,
+        },
+        secret_expires,
+    )
     given = _given(
         provider=provider,
         host=host,
@@ -123,26 +192,50 @@ async def account_set(
     if back & given.keys():
         raise ControlError(f"{min(back & given.keys())} is both given and set back", "give one of the two")
     changed = {**given, **dict.fromkeys(back)}
-    if not changed:
+    if not changed and not oauth.anything:
         raise ControlError("nothing to change was given", "see `relay account set --help`")
+    known = KEYS if found.auth == auth or auth is None else ()
+    complete = not set(await control.vault.kinds(found.id)) & set(known)
+    detail = {**changed, **{name: value for name, value in oauth.settings.items() if value is not None}}
+    if oauth.keys:
+        detail["stored"] = sorted(oauth.keys)
 
-    def change(connection: Connection) -> None:
+    def change(connection: Connection) -> bool:
         store.update_account(connection, found.id, **changed)
-        _check_clear_text(control.directory.upstream(store.get_account(connection, found.id)))
+        account = store.get_account(connection, found.id)
+        upstream = control.directory.upstream(account)
+        _check_clear_text(upstream)
+        if not oauth.anything and account.auth == found.auth and upstream.provider == was.provider:
+            return False
+        settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
+        store.update_account(connection, found.id, oauth=settings or None)
+        _forget_unfit(connection, control, found, account, settings)
+        store_keys(connection, control.vault, found.id, oauth.keys)
+        resumes = account.auth in ON_ITS_OWN and _stopped_by_relay(found)
+        if resumes:
+            store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms())
+        return resumes
 
+    was = control.directory.upstream(found)
     with refusals():
-        await control.change("account.set", found.address, changed, change)
-    return await entry(control, account_named(control, found.address))
+        resumed = await control.change("account.set", found.address, detail, change)
+    account_now = account_named(control, found.address)
+    if account_now.auth in WITH_A_PERSON + ON_ITS_OWN:
+        control.logins.person_acted(found.id)
+        await control.logins.tokens.forget(found.id)
+    if resumed:
+        _wake(control, found, resumed=True)
+    return {**await entry(control, account_now), "to_do": await _to_do(control, account_now), "resumed": resumed}
 
 
 async def account_set_password(control: Control, *, account: str, password: str) -> dict[str, Any]:
     """Seal a new password. An account that the relay had suspended goes on; one that an operator did does not."""
     found = account_named(control, account)
-    if found.auth == "none":
+    if found.auth != "password":
         raise ControlError(
-            f"{found.address} logs in without a password", "`relay account set ADDRESS --auth password` first"
+            f"{found.address} logs in without a password", f"relay account set {found.address} --auth password first"
         )
-    resumes = found.state is AccountState.SUSPENDED and found.state_cause != OPERATOR
+    resumes = _stopped_by_relay(found)
 
     def store_it(connection: Connection) -> None:
         control.vault.seal_into(connection, found.id, "password", password)
@@ -207,15 +300,35 @@ async def account_remove(control: Control, *, account: str, force: bool = False)
     return {"account": found.address, "senders": going}
 
 
-def _check_auth(auth: str) -> None:
-    if auth.startswith("oauth") or auth == "service-account":
-        raise ControlError(
-            "OAuth sign-in is not in this release", "use --auth password with an app password of the mailbox"
-        )
+def _stopped_by_relay(account: Account) -> bool:
+    return account.state is AccountState.SUSPENDED and account.state_cause != OPERATOR
+
+
+def _forget_unfit(connection: Connection, control: Control, before: Account, now: Account, settings: str) -> None:
+    """Secrets that the new way to sign in does not use; a password stays until the account has signed in."""
+    unfit: list[str] = []
+    if now.auth in ON_ITS_OWN or (now.auth in WITH_A_PERSON and settings != before.oauth):
+        unfit += GRANTS
+    if now.auth != before.auth and (now.auth not in WITH_A_PERSON or before.auth not in WITH_A_PERSON):
+        unfit += KEYS
+    if now.auth in ("password", "none"):
+        unfit += GRANTS
+    for kind in unfit:
+        control.vault.forget_in(connection, now.id, kind)
+
+
+async def _to_do(control: Control, account: Account) -> str:
+    """The command without which the account cannot send yet; empty: none."""
+    kinds = await control.vault.kinds(account.id)
+    if account.auth == "password" and "password" not in kinds:
+        return f"relay account set-password {account.address}"
+    if account.auth in WITH_A_PERSON and "refresh_token" not in kinds:
+        return f"relay account connect {account.address}"
+    return ""
 
 
 def _check_clear_text(upstream: Upstream) -> None:
-    """A password never travels in clear, except to this very machine."""
+    """A password or token never travels in clear, except to this very machine."""
     if upstream.tls == "none" and upstream.auth != "none" and not _is_here(upstream.host):
         raise ControlError(
             f"the password would go to {upstream.host} in clear text", "give --tls starttls or --tls implicit"

@@ -27,6 +27,7 @@ def steps_for(cls: str, remedy: Sequence[str], account: Account | None) -> list[
 
 
 def _with_commands(step: str, address: str) -> str:
+    step = step.replace("<account>", address).replace("<address>", address)
     if not _RESUME.search(step):
         return step
     return f"{step} (relay account test {address}, relay account resume {address})"

@@ -13,7 +13,7 @@ from relay.accounts.model import Account, AccountState
 from relay.config.check import warnings as doubtful
 from relay.control.advice import steps_for
 from relay.control.context import Control
-from relay.control.probing import log_in, said
+from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
 from relay.diagnosis import diagnose
 
@@ -87,9 +87,8 @@ async def _secrets(control: Control, line: Any) -> None:
         account = control.directory.account(problem.account_id)
         name = account.address if account is not None else f"account {problem.account_id}"
         words = f"the {problem.kind} of {name} does not open with key {problem.key_id} ({problem.cause})"
-        remedy = (
-            "put the right key file back" if problem.cause != "unreadable" else f"relay account set-password {name}"
-        )
+        again = "set-password" if problem.kind == "password" else "connect"
+        remedy = "put the right key file back" if problem.cause != "unreadable" else f"relay account {again} {name}"
         line("secrets", "failed", words, remedy)
     if not problems:
         count = sum((await control.vault.key_usage()).values())
@@ -125,7 +124,7 @@ async def _upstream(control: Control, account: Account, line: Any, slots: asynci
     async with slots:
         try:
             async with asyncio.timeout(_LOGIN_S):
-                outcome = await log_in(quiet, upstream)
+                outcome = await get_token(quiet, account) or await log_in(quiet, upstream)
         except TimeoutError:
             line("account", "failed", f"{where}: no answer within {_LOGIN_S:g} seconds", "check network and firewall")
             return

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, insert
 from relay.accounts.directory import Directory
 from relay.config.settings import RelaySettings
 from relay.control.refusal import ControlError
+from relay.credentials.logins import Logins
+from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.vault import Vault
 from relay.database.engine import Database
 from relay.database.schema import audit
@@ -51,6 +53,8 @@ class Control:
     queue: Queue
     settings: RelaySettings
     transport: Transport
+    oauth: OAuthClient
+    logins: Logins
     lanes: Lanes | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None

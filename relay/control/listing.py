@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from relay.accounts.model import Account, AccountState
+from relay.accounts.presets import PRESETS
 from relay.control.advice import steps_for
 from relay.control.context import Control, iso
+from relay.control.oauth_settings import app_facts
 from relay.control.queue import account_named
+from relay.credentials.errors import CredentialError
+from relay.credentials.oauth import sealed
 from relay.database.schema import deliveries
 from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.conditions import CONDITIONS
 
 OPERATOR = "operator"  # the cause of a suspension that only a person ends
 
@@ -28,7 +34,38 @@ async def account_show(control: Control, *, account: str) -> dict[str, Any]:
     found = account_named(control, account)
     facts = await entry(control, found)
     facts["secrets"] = await control.vault.kinds(found.id)
-    return {**facts, **cause_of(found)}
+    facts["oauth"] = app_facts(found)
+    return {**facts, **await token_facts(control, found), **cause_of(found)}
+
+
+async def account_logins(control: Control) -> list[dict[str, Any]]:
+    """How each account logs in; of those with a password until when their provider takes it, and how to move them.
+
+    Those with a password come first, the one with the nearest end before the others.
+    """
+    logins = [_login(control, account) for account in control.directory.accounts()]
+    return sorted(
+        logins,
+        key=lambda login: (
+            not login["uses_password"],
+            login["password_until"] or "9999",
+            login["provider"],
+            login["address"],
+        ),
+    )
+
+
+async def token_facts(control: Control, account: Account) -> dict[str, Any]:
+    """When the access token ends, when the grant was last used; None: there is none."""
+    if account.auth in ("password", "none"):
+        return {"token_until": None, "grant_used_at": None}
+    try:
+        kept = await control.database.read(partial(sealed.load, vault=control.vault, account_id=account.id))
+    except CredentialError:  # `relay check` tells which secret does not open
+        return {"token_until": None, "grant_used_at": None}
+    until = max((int(token.until_s * 1000) for token in kept.access.values()), default=None)
+    used = (await control.database.read(sealed.last_used)).get(account.id)
+    return {"token_until": iso(until), "grant_used_at": iso(used)}
 
 
 def waiting(connection: Connection) -> dict[int, int]:
@@ -72,13 +109,36 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
     }
 
 
+def _login(control: Control, account: Account) -> dict[str, Any]:
+    upstream = control.directory.upstream(account)
+    preset = PRESETS[upstream.provider]
+    uses = account.auth == "password"
+    return {
+        "address": account.address,
+        "provider": preset.id,
+        "provider_name": preset.name,
+        "auth": account.auth,
+        "uses_password": uses,
+        "password_until": preset.password_until or None if uses else None,
+        "password_note": preset.password_note if uses else "",
+        "command": _move(account, preset.oauth) if uses and preset.oauth else "",
+    }
+
+
+def _move(account: Account, oauth: str) -> str:
+    """One line that ends the password: Google has no device code for mail."""
+    auth = "oauth-code" if oauth == "google" else "oauth-device"
+    name = account.address
+    return f"relay account set {name} --auth {auth} --client-id ID && relay account connect {name}"
+
+
 def cause_of(account: Account) -> Mapping[str, Any]:
     """Why it is suspended and what to do; empty when it is not."""
     if account.state is not AccountState.SUSPENDED:
         return {"cause": "", "remedy": []}
     if account.state_cause == OPERATOR:
         return {"cause": "an operator suspended it", "remedy": [f"relay account resume {account.address}"]}
-    entry = entry_by_id(account.state_cause or "")
+    entry = entry_by_id(account.state_cause or "") or CONDITIONS.get(account.state_cause or "")
     return (
         {"cause": entry.cause, "remedy": steps_for(entry.cls, entry.remedy, account)}
         if entry is not None

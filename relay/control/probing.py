@@ -15,11 +15,13 @@ from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.normalise import check_address
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.explain import facts_of
-from relay.control.listing import OPERATOR
+from relay.control.listing import OPERATOR, token_facts
 from relay.control.queue import account_named
 from relay.control.reasons import refusals, shown
+from relay.credentials.errors import CredentialError
 from relay.diagnosis import diagnose
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
+from relay.submission.smtp.opening import without_secret
 from relay.submission.smtp.probe import probe
 from relay.submission.transport import Submission
 
@@ -70,7 +72,11 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
     upstream = control.directory.upstream(found)
     with refusals():
         recipient = check_address(to) if to is not None else found.address
-    outcome: Outcome | None = await log_in(control, upstream)
+    control.logins.person_acted(found.id)
+    outcome: Outcome | None = await get_token(control, found)
+    without_token = outcome is not None
+    if outcome is None:
+        outcome = await log_in(control, upstream)
     if outcome is None:
         outcome = await _send(control, found, upstream, recipient)
     result = {"account": found.address, "to": recipient, "state": found.state.value, "resumed": False}
@@ -78,10 +84,23 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
         result["resumed"] = await _resume(control, found)
         return {**result, "ok": True, "reply": shown(outcome.reply), "cause": "", "remedy": [], "failed_at": None}
     diagnosis = diagnose(outcome, provider=upstream.provider)
-    failed_at = _STEPS[Stage.DONE if isinstance(outcome, InDoubt) else outcome.stage]
+    failed_at = "token" if without_token else _STEPS[Stage.DONE if isinstance(outcome, InDoubt) else outcome.stage]
     control.progress({"step": failed_at, "ok": False, "detail": said(outcome)})
     facts = facts_of(diagnosis, found)
     return {**result, **facts, "ok": False, "reply": said(outcome), "failed_at": failed_at}
+
+
+async def get_token(control: Control, account: Account) -> Unreachable | None:
+    """Of an account that signs in with OAuth: its access token, told as a step; None: it has one, or needs none."""
+    if account.auth in ("password", "none"):
+        return None
+    try:
+        await control.logins.token(account.id)
+    except CredentialError as error:
+        return without_secret(error)
+    until = (await token_facts(control, account))["token_until"]
+    control.progress({"step": "token", "ok": True, "detail": f"access token until {until}"})
+    return None
 
 
 async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable | None:
@@ -92,11 +111,10 @@ async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable 
             name = "login" if step == "auth" else step
             control.progress({"step": name, "ok": True, "detail": _bounded(detail)})
 
-    async def secret(wanted: Upstream) -> str:
-        return await control.vault.fetch(wanted.account_id, "password")
-
-    settings = control.settings.submission
-    outcome = await probe(upstream, secret, told, settings=settings, hostname=socket.gethostname())
+    logins, settings = control.logins, control.settings.submission
+    outcome = await probe(
+        upstream, logins.secret, told, settings=settings, hostname=socket.gethostname(), second=logins.second
+    )
     return None if isinstance(outcome, Accepted) else outcome
 
 

@@ -10,6 +10,7 @@ from relay.control.context import Control, ControlError
 from relay.control.queue import account_name
 from relay.control.reasons import shown
 from relay.listener import replies
+from relay.listener.intake import MAX_LINE, MAX_LONG_LINE
 from relay.listener.policy import AccessPolicy, Peer, Sender
 from relay.listener.rates import Rates
 from relay.mail.address import Malformed, parse_mail, parse_rcpt
@@ -61,12 +62,15 @@ def _walk(
     recipient: str,
     content: str | None,
 ) -> None:
-    door = control.settings.doors[0]
-    policy = AccessPolicy(door, control.directory, lambda: True, Rates())
-    entered = policy.enter(address)
+    doors = [(door, AccessPolicy(door, control.directory, lambda: True, Rates())) for door in control.settings.doors]
+    tried = [(door, policy, policy.enter(address)) for door, policy in doors]
+    door, policy, entered = next((found for found in tried if not isinstance(found[2], Reply)), tried[0])
     if isinstance(entered, Reply):
         course.refuse("connect", entered)
         return
+    if len(doors) > 1 or door.tls_mode == "required":
+        tls = ", behind STARTTLS" if door.tls_mode == "required" else ""
+        course.note("door", f"{door.address}{tls}: the first of {len(doors)} that lets {address} in")
     peer = entered._replace(authenticated=True)
     found["client"] = peer.client.name if peer.client is not None else None
     course.note("connect", _who(control, peer))
@@ -165,10 +169,15 @@ def _header(
     surgeon = HeaderSurgeon(trace, care)
     canonical = Canonicaliser()
     try:
-        surgeon.feed(canonical.feed(octets + b"\r\n.\r\n"))
+        wire = canonical.feed(octets + b"\r\n.\r\n")
+        surgeon.feed(wire)
         surgeon.finish()
     except RelayError as error:
         course.refuse("header", replies.reply_to(error))
+        return
+    refusal = _line_trouble(peer, canonical, wire)
+    if refusal is not None:
+        course.refuse("DATA", refusal)
         return
     facts = surgeon.facts or Facts()
     ends = ["bare-lf"] * canonical.bare_lf + ["bare-cr"] * canonical.bare_cr
@@ -183,3 +192,12 @@ def _header(
     course.note("header", f"From: {shown(facts.header_from)}")
     if found["repaired"]:
         course.note("header", f"repaired: {', '.join(found['repaired'])}")
+
+
+def _line_trouble(peer: Peer, canonical: Canonicaliser, wire: bytes) -> Reply | None:
+    """As far as the beginning of the mail tells."""
+    tolerance = peer.tolerance
+    if (canonical.bare_lf and "bare-lf" not in tolerance) or (canonical.bare_cr and "bare-cr" not in tolerance):
+        return replies.BARE_LINE_END
+    limit = MAX_LONG_LINE if "long-lines" in tolerance else MAX_LINE
+    return replies.line_limit(limit) if max(map(len, wire.split(b"\r\n"))) > limit else None

@@ -12,7 +12,12 @@ from pathlib import Path
 from relay.accounts.directory import Directory
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.context import Control
+from relay.credentials.logins import Logins, apps_of
+from relay.credentials.oauth.client import OAuthClient
+from relay.credentials.oauth.http import HttpsPost
+from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.vault import Vault, open_vault
+from relay.daemon.grants import Grants
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
@@ -48,6 +53,8 @@ class Core:
     directory: Directory
     queue: Queue
     transport: SmtpTransport
+    oauth: OAuthClient
+    logins: Logins
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +107,18 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
         if in_doubt:
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
+        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file))
+        tokens = Tokens(vault, database, oauth, apps_of(directory))
+        stack.push_async_callback(tokens.close)
+        logins = Logins(vault, tokens)
         transport = SmtpTransport(
             settings.submission,
-            lambda upstream: vault.fetch(upstream.account_id, "password"),
+            logins.secret,
             hostname=settings.submission.ehlo_name or socket.gethostname(),
+            second=logins.second,
         )
         stack.push_async_callback(transport.close)
-        yield Core(database, vault, directory, queue, transport)
+        yield Core(database, vault, directory, queue, transport, oauth, logins)
 
 
 @asynccontextmanager
@@ -130,12 +142,23 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             history_days=settings.queue.history_days,
             clock=now_ms,
         )
+        grants = Grants(
+            database=core.database,
+            directory=core.directory,
+            vault=core.vault,
+            logins=core.logins,
+            refresh=dispatcher.refresh,
+            wake=dispatcher.wake,
+            clock=now_ms,
+        )
         rates, authentication = Rates(), Authentication(core.directory)
         listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
+        grants.start()
         try:
             yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
         finally:
             authentication.close()
+            await grants.stop()
 
 
 def _listener(
@@ -170,4 +193,6 @@ def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None)
         settings=settings,
         lanes=dispatcher,
         transport=core.transport,
+        oauth=core.oauth,
+        logins=core.logins,
     )

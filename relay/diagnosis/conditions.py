@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from relay.diagnosis.model import Class, Entry, Scope
+from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
 _RESUME = "Press Test and resume the account."
 
@@ -164,11 +165,50 @@ CONDITIONS: dict[str, Entry] = {
         _entry(
             "credential-unreadable",
             "permanent-auth",
-            "The stored password can't be opened: its key is missing from the key ring, or the row was damaged.",
+            "What is stored to sign in with can't be opened: its key is missing from the key ring, or the row was "
+            "damaged.",
             "Put the missing key file back into the keys folder (`relay check` names it) and restart.",
-            "If the key is lost for good, store the password again: `relay account set-password <account>`.",
+            "If the key is lost for good, store the password again: `relay account set-password <account>`; of an "
+            "account with OAuth its secrets (`relay account set <account>`), or sign in: `relay account connect "
+            "<account>`.",
             retry=False,
             pause=True,
+            stage="auth",
+        ),
+        _entry(
+            "sign-in-missing",
+            "permanent-auth",
+            "Nobody has signed in for this account yet, or its secret, certificate or key file was never stored.",
+            "Sign in: `relay account connect <account>`; the waiting mail then goes by itself.",
+            "For an app or a service account store what it proves itself with: `relay account set <account>` with "
+            "--client-secret-file, --certificate-file or --service-account-file.",
+            retry=False,
+            pause=True,
+            stage="auth",
+        ),
+        _entry(
+            "sign-in-settings",
+            "protocol",
+            "The account's OAuth settings cannot work.",
+            "`relay account test <account>` says which one; correct it with `relay account set <account>`.",
+            retry=False,
+            pause=True,
+            stage="auth",
+        ),
+        _entry(
+            "token-unavailable",
+            "transient",
+            "The provider's sign-in service gave no usable answer; the account is not at fault.",
+            "Automatic: the account rests, at least as long as the provider asked for, and is tried again.",
+            "If it lasts, check that this machine reaches the provider by HTTPS: `relay account test <account>`.",
+            stage="auth",
+        ),
+        _entry(
+            "logins-spent",
+            "permanent-auth",
+            "The upstream refused three sign-ins of this account within an hour; more would get the mailbox locked.",
+            "Automatic: tried again when the hour is over.",
+            "Once the cause is gone: `relay account test <account>` tries at once.",
             stage="auth",
         ),
         _entry(
@@ -261,7 +301,33 @@ CONDITIONS: dict[str, Entry] = {
     )
 }
 
+_CLASSES: dict[str, Class] = {
+    "owner": "permanent-auth",
+    "administrator": "tenant-config",
+    "operator": "protocol",
+    "nobody": "transient",
+}
+# A refusal with a person to act is final, whatever else: the account stops, and is probed now and then.
+_TOKENS: dict[str, Entry] = {
+    told.id: _entry(
+        told.id,
+        _CLASSES[told.who],
+        told.cause,
+        *told.remedy,
+        retry=told.who == "nobody",
+        pause=True,
+        stage="auth",
+    )
+    for told in token_explanations()
+}
+CONDITIONS |= _TOKENS
+
 _SCOPES: dict[str, Scope] = {
+    **dict.fromkeys(_TOKENS, "account"),
+    "sign-in-missing": "account",
+    "sign-in-settings": "account",
+    "token-unavailable": "account",
+    "logins-spent": "account",
     "auth-refused": "account",
     "no-auth-mechanism": "account",
     "credential-missing": "account",
@@ -275,6 +341,9 @@ _SCOPES: dict[str, Scope] = {
     "unknown-failure": "message",
     "not-recognised": "message",
 }
+
+_AADSTS = re.compile(r"AADSTS(\d{4,8})", re.IGNORECASE)
+_OAUTH_ERROR = re.compile(r"[a-z]+(?:_[a-z]+)+")  # RFC 6749 5.2: as the token endpoints spell them
 
 # The words in which programs and libraries report these; more particular ones first.
 _SYMPTOMS = (
@@ -312,7 +381,23 @@ def condition_scope(entry: Entry) -> Scope:
 
 def recognised(text: str) -> Entry | None:
     """The condition that an error message of some program speaks of, or None. `text` must be bounded."""
+    token = _token_refusal(text)
+    if token is not None:
+        return token
     for name, words in _SYMPTOMS:
         if re.search(words, text, re.IGNORECASE):
             return CONDITIONS[name]
     return None
+
+
+def token_condition(error: str, number: int | None) -> Entry:
+    """The entry for a token endpoint's refusal: its `error` and the AADSTS number, if there is one."""
+    return CONDITIONS[explain_token_error(error, number).id]
+
+
+def _token_refusal(text: str) -> Entry | None:
+    number = _AADSTS.search(text)
+    if number is not None:
+        return CONDITIONS.get(f"aadsts{number[1]}") or CONDITIONS["token-refused"]
+    words = (word for word in _OAUTH_ERROR.findall(text.lower()))
+    return next((found for word in words if (found := _TOKENS.get(word.replace("_", "-"))) is not None), None)

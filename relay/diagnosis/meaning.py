@@ -37,8 +37,9 @@ def diagnose(outcome: Refused | Unreachable | InDoubt, *, provider: str = "") ->
     match outcome:
         case Refused(reply=reply, stage=stage):
             return _with_speaker(refusal(reply, stage), provider)
-        case Unreachable(stage=stage, reason=reason):
-            return placed_condition(condition(reason), stage)
+        case Unreachable(stage=stage, reason=reason, retry_after_s=wait_s):
+            diagnosis = placed_condition(condition(reason), stage)
+            return diagnosis if wait_s is None or not diagnosis.retry else replace(diagnosis, pause_for_s=wait_s)
         case InDoubt(reason=reason):
             return _in_doubt(reason)
         case _:

@@ -127,12 +127,17 @@ class Dispatcher:
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
         route = self._directory.route(message.reverse_path)
-        if route is None or route.account_id == lane.account_id:
+        if route is None or route.account_id == lane.account_id or self._is_own(message, lane.account_id):
             return True
         message.account_id, message.moved = route.account_id, True
         self._verdicts.put_down(message.id)
         self._lane(route.account_id).push(message)
         return False
+
+    def _is_own(self, message: Message, account_id: int) -> bool:
+        """Was the sender put in by us, because the header said whose mail it is? Then it was not what was routed."""
+        account = self._directory.account(account_id)
+        return bool(message.original_path) and account is not None and account.address == message.reverse_path
 
     def settle_expired(self, message: Message) -> bool:
         """Settle a message in hand whose lifetime is over."""
@@ -347,7 +352,10 @@ class Dispatcher:
                 lane.ready.clear()
                 await self._give_back(lane, given)
 
-        def resolve(reverse_path: str) -> int | None:
+        def resolve(reverse_path: str, account_id: int, replaced: bool) -> int | None:
+            account = self._directory.account(account_id)
+            if replaced and account is not None and account.address == reverse_path:  # see _is_own
+                return account_id
             route = self._directory.route(reverse_path)
             return route.account_id if route is not None else None
 

@@ -21,8 +21,10 @@ from relay.telemetry import get_logger
 
 log = get_logger()
 
-MAX_ADDRESS_FAILURES = 10  # of an address
+MAX_LOGIN_FAILURES = 10  # of one login from an address: one program's old password stops no other program there
+MAX_ADDRESS_FAILURES = 100  # of an address
 ADDRESS_WINDOW_S = 600.0
+_MAX_NAME = 64  # characters of a login that are told apart
 _MOST_ADDRESSES = 4096  # that are remembered; the one that failed longest ago gives way
 _AT_ONCE = 4  # verifications in the process, each of 64 MiB and some 100 ms
 
@@ -38,27 +40,33 @@ class _Refused(Exception):
 
 
 class _Failures:
-    """When logins from an address failed, within the window."""
+    """When logins failed, within the window: of one login from an address, and of all from it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._times: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
-    def too_many(self, host: str) -> bool:
-        times = self._times.get(host)
+    def too_many(self, host: str, login: str = "") -> bool:
+        """`login` "": of all logins from there."""
+        times = self._times.get((host, login))
         if times is None:
             return False
         oldest = self._clock() - ADDRESS_WINDOW_S
         while times and times[0] <= oldest:
             times.popleft()
-        return len(times) >= MAX_ADDRESS_FAILURES
+        return len(times) >= (MAX_LOGIN_FAILURES if login else MAX_ADDRESS_FAILURES)
 
-    def add(self, host: str) -> None:
-        times = self._times.setdefault(host, deque(maxlen=MAX_ADDRESS_FAILURES))
-        times.append(self._clock())
-        self._times.move_to_end(host)
-        if len(self._times) > _MOST_ADDRESSES:
+    def add(self, host: str, login: str) -> None:
+        for key in ((host, ""), (host, login)):
+            times = self._times.setdefault(key, deque(maxlen=MAX_ADDRESS_FAILURES))
+            times.append(self._clock())
+            self._times.move_to_end(key)
+        while len(self._times) > _MOST_ADDRESSES:
             self._times.popitem(last=False)
+
+    def forget(self, host: str, login: str) -> None:
+        """It logged in."""
+        self._times.pop((host, login), None)
 
 
 class Authentication:
@@ -97,13 +105,15 @@ class Authentication:
             return refused.reply
         if anybody is not None:
             return anybody
+        name = login[:_MAX_NAME] or "-"
         async with self._turn:
-            if self._failures.too_many(peer.host):  # by logins that were under way at the same time
+            if self._failures.too_many(peer.host) or self._failures.too_many(peer.host, name):
                 return auth_replies.TOO_MANY
             client = await self._verified(peer.host, login, password)
             if client is None:
-                self._failures.add(peer.host)
+                self._failures.add(peer.host, name)
                 return auth_replies.FAILED
+        self._failures.forget(peer.host, name)
         log.info("session.authenticated", client=client.name, host=peer.host)
         return client
 

@@ -122,13 +122,13 @@ class AccessPolicy:
         return None if self._rates.recipient(client) else replies.TOO_MANY_RECIPIENTS_NOW
 
     def octets(self, peer: Peer, size: int) -> Reply | None:
-        """Why a content of `size` octets is too much for this client's day; None: it is counted."""
-        if peer.client is None:
-            return None
-        if not self._rates.fits(peer.client, size):
-            return replies.DAY_SPENT
-        self._rates.spend(peer.client, size)
-        return None
+        """Why a content of `size` octets is too much for this client's day; None: it is not."""
+        return None if peer.client is None or self._rates.fits(peer.client, size) else replies.DAY_SPENT
+
+    def accepted(self, peer: Peer, size: int) -> None:
+        """Count what was accepted."""
+        if peer.client is not None:
+            self._rates.spend(peer.client, size)
 
     def must_judge(self, peer: Peer, route: Route | None) -> bool:
         """Has the header a say in who may send?"""
@@ -139,10 +139,11 @@ class AccessPolicy:
 
         Raises AuthorRefused.
         """
+        author: str | None = None
         if sender.route is None:
-            sender = self._by_header(peer, authors)
+            sender, author = self._by_header(peer, authors)
         elif peer.client is not None and peer.client.senders:
-            self._check_authors(peer, peer.client, authors)
+            author = self._check_authors(peer, peer.client, authors)
         route = sender.route
         assert route is not None
         account = self._directory.account(route.account_id)
@@ -151,30 +152,43 @@ class AccessPolicy:
         if peer.client is not None and peer.client.identity == "header":
             sender = Sender(account.address, route)
         if route.from_policy == "refuse":
-            self._insist(peer, route, authors)
-        return sender, account.address if route.from_policy == "rewrite" else None
+            self._insist(route, authors, author)
+        return sender, account.address if route.from_policy == "rewrite" else author
 
-    def _by_header(self, peer: Peer, authors: Authors) -> Sender:
+    def _by_header(self, peer: Peer, authors: Authors) -> tuple[Sender, str | None]:
+        """The sender that the header names, and what From must become."""
         author = the_author(authors)
         if author is None:
             raise AuthorRefused(replies.NO_AUTHOR)
-        found = self._routed(peer, self._mapped(peer, author))
+        mapped = self._mapped(peer, author)
+        found = self._routed(peer, mapped)
         if isinstance(found, Reply):
             raise AuthorRefused(found)
         if peer.client is not None and peer.client.senders:
-            self._check_authors(peer, peer.client, authors)
-        return found
+            return found, self._check_authors(peer, peer.client, authors)
+        return found, mapped if mapped != author and self._directory.route(author) is None else None
 
-    def _check_authors(self, peer: Peer, client: Client, authors: Authors) -> None:
+    def _check_authors(self, peer: Peer, client: Client, authors: Authors) -> str | None:
+        """Refuse who is not the client's to name. An address that only its map allows does not leave the house:
+
+        From becomes what the map says, which is returned, and a Sender that differs goes.
+        """
         _must_be_readable(authors)
+        author: str | None = None
         for address in (*authors.addresses, authors.sender) if authors.sender else authors.addresses:
-            if not self._directory.may_use(client, self._mapped(peer, address)):
+            if self._directory.may_use(client, address):
+                continue
+            mapped = self._mapped(peer, address)
+            if mapped == address or len(authors.addresses) > 1 or not self._directory.may_use(client, mapped):
                 raise AuthorRefused(replies.not_your_author(address, peer.name))
+            author = author or mapped
+        return author
 
-    def _insist(self, peer: Peer, route: Route, authors: Authors) -> None:
+    def _insist(self, route: Route, authors: Authors, author: str | None) -> None:
+        """`author`: what From will be, when it is not what the application said."""
         _must_be_readable(authors)
-        for address in authors.addresses:
-            other = self._directory.route(self._mapped(peer, address))
+        for address in authors.addresses if author is None else (author,):
+            other = self._directory.route(address)
             if other is None or other.account_id != route.account_id:
                 raise AuthorRefused(replies.not_this_author(address))
 

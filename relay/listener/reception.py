@@ -200,6 +200,8 @@ class Reception:
             if not isinstance(error, RelayError):
                 log.exception("daemon.fault", where="listener.commit")
             return self._dialogue.refuse(replies.reply_to(error), sender=transaction.original_path)
+        if client is not None:
+            self._door.policy.accepted(self._peer, intake.size)
         self._report(content.size)
         reply = b"250 2.0.0 Ok: queued as %b\r\n" % self._shown.encode()
         if expected is not None:

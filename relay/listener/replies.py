@@ -30,7 +30,7 @@ TLS_READY = Reply(220, "2.0.0", "Ready to start TLS")
 TLS_NOT_ALONE = Reply(501, "5.5.1", "STARTTLS must be the last command before the reply to it")
 
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
-TOO_MANY_RECIPIENTS_NOW = Reply(452, "4.5.3", "too many recipients in a minute, try again later")
+TOO_MANY_RECIPIENTS_NOW = Reply(450, "4.7.0", "too many recipients in a minute, try again later")
 TOO_MANY_MESSAGES = Reply(450, "4.7.0", "too many messages in a minute, try again later")
 DAY_SPENT = Reply(452, "4.7.0", "this client has sent its octets of the day, try again later")
 LOGIN_FIRST = Reply(530, "5.7.0", "authentication required")
@@ -53,6 +53,11 @@ FAULT = Reply(421, "4.3.0", "local error, closing, try again later")
 OUR_FAULT = Reply(451, "4.3.0", "local error, try again later")
 
 
+def _shown(address: str) -> str:
+    """RFC 6531 3.7.4.2: replies are ASCII; who does not know SMTPUTF8 may stumble over more."""
+    return address if address.isascii() else ascii(address)[1:-1]
+
+
 def queued(message_id: str) -> Reply:
     """The reply that makes the message ours."""
     return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
@@ -73,7 +78,8 @@ def no_account(reverse_path: str) -> Reply:
     return Reply(
         550,
         "5.7.1",
-        f"<{reverse_path}>: no account may send as this address; ask the administrator of this relay to register it",
+        f"<{_shown(reverse_path)}>: no account may send as this address; "
+        "ask the administrator of this relay to register it",
     )
 
 
@@ -82,7 +88,8 @@ def not_your_sender(reverse_path: str, client: str) -> Reply:
     return Reply(
         550,
         "5.7.1",
-        f"<{reverse_path}>: not allowed from this client ({client}); ask the administrator of this relay to allow it",
+        f"<{_shown(reverse_path)}>: not allowed from this client ({client}); "
+        "ask the administrator of this relay to allow it",
     )
 
 
@@ -91,13 +98,14 @@ def not_your_author(address: str, client: str) -> Reply:
     return Reply(
         550,
         "5.7.1",
-        f"<{address}> in the header: not allowed from this client ({client}); ask the administrator to allow it",
+        f"<{_shown(address)}> in the header: not allowed from this client ({client}); "
+        "ask the administrator of this relay to allow it",
     )
 
 
 def not_this_author(address: str) -> Reply:
     """The From policy of the sender is `refuse`."""
-    return Reply(550, "5.7.1", f"<{address}> in the header's From is not of the account that sends this mail")
+    return Reply(550, "5.7.1", f"<{_shown(address)}> in the header's From is not of the account that sends this mail")
 
 
 def not_your_recipient(recipient: str, client: str) -> Reply:
@@ -105,7 +113,8 @@ def not_your_recipient(recipient: str, client: str) -> Reply:
     return Reply(
         550,
         "5.7.1",
-        f"<{recipient}>: not a recipient of this client ({client}); ask the administrator of this relay to allow it",
+        f"<{_shown(recipient)}>: not a recipient of this client ({client}); "
+        "ask the administrator of this relay to allow it",
     )
 
 

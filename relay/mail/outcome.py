@@ -41,12 +41,14 @@ class Unreachable:
 
     `reason` is one of the condition ids of `diagnosis.conditions`; `detail` is for people.  `counted` is False when
     a reused connection died before it did anything for this message: not an attempt, try again at once.
+    `retry_after_s`: how long the other side asked to be left alone, None if it did not.
     """
 
     stage: Stage
     reason: str
     detail: str
     counted: bool = True
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,20 +50,20 @@ def remove(connection: Connection, ids: Sequence[int], now: int) -> tuple[int, l
     return changed, [spool for _, spool in done if spool is not None]
 
 
-def reroute(connection: Connection, resolve: Callable[[str], int | None]) -> int:
+def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | None]) -> int:
     """Move waiting deliveries to the lane their sender routes to now; those without a route stay; how many moved.
 
-    `resolve` gives the account of a reverse-path.
+    `resolve` gives the account of a reverse-path that waits for an account now; True: the application said another.
     """
     moved = 0
     lanes = connection.execute(
-        select(messages.c.reverse_path, deliveries.c.account_id)
+        select(messages.c.reverse_path, deliveries.c.account_id, messages.c.original_path.is_not(None))
         .join(messages, messages.c.id == deliveries.c.message_id)
         .where(_waits)
         .distinct()
     ).all()
-    for reverse_path, account_id in lanes:
-        target = resolve(reverse_path)
+    for reverse_path, account_id, replaced in lanes:
+        target = resolve(reverse_path, account_id, bool(replaced))
         if target is None or target == account_id:
             continue
         moved += connection.execute(
@@ -71,7 +71,11 @@ def reroute(connection: Connection, resolve: Callable[[str], int | None]) -> int
             .where(
                 _waits,
                 deliveries.c.account_id == account_id,
-                deliveries.c.message_id.in_(select(messages.c.id).where(messages.c.reverse_path == reverse_path)),
+                deliveries.c.message_id.in_(
+                    select(messages.c.id).where(
+                        messages.c.reverse_path == reverse_path, messages.c.original_path.is_not(None) == bool(replaced)
+                    )
+                ),
             )
             .values(account_id=target)
         ).rowcount

@@ -346,7 +346,7 @@ class Queue:
         await asyncio.to_thread(self._spool.remove, files)
         return changed
 
-    async def reroute(self, resolve: Callable[[str], int | None]) -> int:
+    async def reroute(self, resolve: Callable[[str, int, bool], int | None]) -> int:
         """Move what waits in the store to the lanes its senders route to now; how many deliveries moved."""
         return await self._database.write(lambda c: operator.reroute(c, resolve))
 

@@ -133,6 +133,8 @@ class Script:
         self.certificate.configure_cert(self.context)
         self.port = 0
         self.connections: list[Log] = []
+        self.takes_token: Callable[[str, str], bool] | None = None  # login, bearer token; None: any
+        self.tokens: list[str] = []  # bearer tokens that came, in order
         self.messages: list[Taken] = []
         self.contents = 0  # bodies that came to their end, taken or not
         self._rules: dict[tuple[str, str], deque[Rule]] = {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 import struct
 from typing import Self
@@ -240,6 +241,9 @@ class _Session:
 
     async def auth(self, argument: str) -> None:
         name, _, initial = argument.partition(" ")
+        if name in ("XOAUTH2", "OAUTHBEARER"):
+            await self.token(name, initial)
+            return
         answers: list[bytes] = [base64.b64decode(initial)] if initial else []
         step: Step = "AUTH"
         while len(answers) < (2 if name == "LOGIN" else 1):
@@ -257,6 +261,36 @@ class _Session:
         well = b"235 2.7.0 welcome\r\n" if good else b"535 5.7.8 bad credentials\r\n"
         if (await self.act(step, well)).startswith(b"235"):
             self.log.account = login.decode()
+
+    async def token(self, name: str, initial: str) -> None:
+        """Bearer tokens: the reason of a refusal comes as a challenge first (RFC 7628 3.2.2)."""
+        if not initial:
+            if not (await self.act("AUTH", b"334 \r\n")).startswith(b"334"):
+                return
+            initial = await self.line()
+        fields = dict(
+            part.partition("=")[::2] for part in base64.b64decode(initial).decode().split("\x01") if "=" in part
+        )
+        login = fields["user"] if name == "XOAUTH2" else fields["n,a"].rstrip(",")
+        token = fields["auth"].removeprefix("Bearer ")
+        self.upstream.tokens.append(token)
+        if self.upstream.takes_token is None or self.upstream.takes_token(login, token):
+            well = b"235 2.7.0 welcome\r\n"
+        else:
+            status = {"status": "400", "schemes": "Bearer", "scope": "https://mail.google.com/"}
+            self.out += b"334 " + base64.b64encode(json.dumps(status).encode()) + b"\r\n"
+            await self.flush()
+            await self.line()
+            well = b"535 5.7.3 Authentication unsuccessful\r\n"
+        if (await self.act("AUTH", well)).startswith(b"235"):
+            self.log.account = login
+
+    async def line(self) -> str:
+        """The next line, in the log as well."""
+        await self.flush()
+        line = (await self.stream.until(b"\r\n"))[:-2].decode()
+        self.log.lines.append(line)
+        return line
 
     async def content(self) -> None:
         await self.flush()

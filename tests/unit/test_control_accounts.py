@@ -87,7 +87,9 @@ async def test_a_refused_account_leaves_nothing(control: Control) -> None:
     ("arguments", "said"),
     [
         ({"password": None}, "no password"),
-        ({"auth": "oauth-code"}, "OAuth"),
+        ({"auth": "oauth-code"}, "has no password"),
+        ({"auth": "oauth-code", "password": None}, "--client-id"),
+        ({"auth": "oauth-code", "password": None, "client_id": "x"}, "--token-url"),
         ({"auth": "none"}, "has no password"),
         ({"address": "not an address"}, "not possible"),
         ({"provider": "nobody", "host": None}, "provider"),

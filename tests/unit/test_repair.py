@@ -475,3 +475,14 @@ def test_the_result_is_a_header_whatever_was_sent(
 def test_the_header_stays_bounded() -> None:
     header, _ = tend(b"X: \xff\xff\xff\xff\xff\xff\r\n" * 9000, *ALL)
     assert len(header) < 4 * MAX_HEADER
+
+
+def test_a_line_of_escapes_costs_no_more_than_its_length() -> None:
+    import time
+
+    from relay.mail.eight_bit import encode
+    from relay.mail.fields import split
+
+    started = time.process_time()
+    encode(split(b"To: \xe4 " + b"\\a" * 45_000 + b"\r\n"), "iso-8859-1")
+    assert time.process_time() - started < 1.0

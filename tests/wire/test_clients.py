@@ -136,7 +136,7 @@ async def test_rates_answer_with_a_temporary_no(knowing: Knowing) -> None:
         talker = await door.client()
         await talker.say(b"MAIL FROM:<app@example.com>\r\n")
         replies = [await talker.say(b"RCPT TO:<r%d@example.org>\r\n" % number) for number in range(4)]
-        assert [reply[:3] for reply in replies] == ["250", "250", "250", "452"]
+        assert [reply[:3] for reply in replies] == ["250", "250", "250", "450"]
         await talker.say(b"RSET\r\n")
         assert (await talker.say(b"MAIL FROM:<app@example.com> SIZE=2001\r\n")).startswith("452 4.7.0")
         assert (await talker.say(b"MAIL FROM:<app@example.com>\r\n")).startswith("250")
@@ -209,3 +209,29 @@ async def test_repairs_are_named_in_the_log(knowing: Knowing, capfd: pytest.Capt
         await talker.begin()
         assert (await talker.say(b"Subject: x\n\nbody" + END)).startswith("250")
         assert b"Date: " in door.content()
+
+
+async def test_a_map_lets_nobody_write_as_another(knowing: Knowing) -> None:
+    options = {"identity": "map", "sender_map": [("*", ACCOUNT)], "senders": [ACCOUNT]}
+    async with knowing(**options) as door:
+        talker = await door.client()
+        reply = await sent(talker, "From: Boss <boss@example.com>\r\nSender: ceo@bank.example", "www@host")
+        assert reply.startswith("250")
+        header = door.content().decode().partition("\r\n\r\n")[0]
+        assert f"From: Boss <{ACCOUNT}>" in header
+        assert "Sender: ceo" not in header
+        assert (await sent(talker, f"From: boss@example.com, {ACCOUNT}", "www@host")).startswith("550 5.7.1")
+
+
+async def test_refuse_looks_at_the_author_as_it_leaves(knowing: Knowing) -> None:
+    async with knowing("refuse", identity="map", sender_map=[("*", ACCOUNT)]) as door:
+        talker = await door.client()
+        assert (await sent(talker, "From: Boss <boss@example.com>", "www@host")).startswith("550 5.7.1 <boss@")
+        assert (await sent(talker, f"From: {ACCOUNT}", "www@host")).startswith("250")
+
+
+async def test_replies_are_ascii(knowing: Knowing) -> None:
+    async with knowing(senders=[ACCOUNT]) as door:
+        reply = await sent(await door.client(), "From: é@example.com")
+        assert reply.startswith("550 5.7.1")
+        assert reply.isascii()

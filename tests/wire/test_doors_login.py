@@ -246,7 +246,7 @@ async def sends_a_mail_logged_in(door: OpenDoor) -> None:
     await sends_a_mail(talker)
 
 
-async def test_ten_failures_of_an_address_close_auth_for_ten_minutes(
+async def test_ten_failures_of_a_login_from_an_address_close_it_for_ten_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = []
@@ -260,7 +260,7 @@ async def test_ten_failures_of_an_address_close_auth_for_ten_minutes(
         replies = await asyncio.gather(*(talker.say(PLAIN[0]) for talker in talkers))
         assert {reply[:9] for reply in replies} == {"421 4.7.0", "535 5.7.8"}
         assert 10 <= len(verified) <= 13  # three more may be under way with the tenth
-        assert (await (await door.client()).say(b"AUTH LOGIN\r\n")).startswith("421 4.7.0")
+        assert (await (await door.client()).say(PLAIN[0])).startswith("421 4.7.0")
         monkeypatch.undo()
         now[0] += authentication.ADDRESS_WINDOW_S
         await sends_a_mail_logged_in(door)
@@ -270,11 +270,13 @@ async def test_ten_failures_of_an_address_close_auth_for_ten_minutes(
 async def test_the_memory_of_failures_is_bounded() -> None:
     failures = authentication._Failures(lambda: 0.0)
     for number in range(5000):
-        failures.add(f"10.0.{number >> 8}.{number & 255}")
-    for _ in range(20):
-        failures.add("10.0.0.1")
+        failures.add(f"10.0.{number >> 8}.{number & 255}", "erp")
+    for _ in range(100):
+        failures.add("10.0.0.1", "erp")
     assert len(failures._times) == authentication._MOST_ADDRESSES
     assert failures.too_many("10.0.0.1")
+    assert failures.too_many("10.0.0.1", "erp")
+    assert not failures.too_many("10.0.0.1", "another")
     assert not failures.too_many("10.0.0.2")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from relay.credentials.errors import SecretMissing
-from relay.credentials.oauth import assertions
 from relay.credentials.oauth.answers import Grant, grant_of, refusal_of, seconds_of, text_of
 from relay.credentials.oauth.app import OAuthApp
 from relay.credentials.oauth.errors import TokenRefused, TokenUnavailable
@@ -183,6 +182,8 @@ class OAuthClient:
             raise SecretMissing(keys.account_id, "service_account")
         await self._https.ready()
         endpoint = app.token_endpoint()
+        from relay.credentials.oauth import assertions  # here: certificates cost 2 MB that few daemons need
+
         assertion = await asyncio.to_thread(
             assertions.service_account_assertion,
             keys.service_account,
@@ -217,6 +218,8 @@ class OAuthClient:
 
         headers = {"content-type": "application/x-www-form-urlencoded;charset=UTF-8"}
         if keys.client_certificate:
+            from relay.credentials.oauth import assertions
+
             assertion = await asyncio.to_thread(
                 assertions.client_assertion,
                 keys.client_certificate,

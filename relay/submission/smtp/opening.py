@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from relay.accounts.model import Upstream
-from relay.credentials.errors import SecretMissing, SecretRefused, SecretUnreadable
+from relay.credentials.errors import CredentialError, SecretMissing
+from relay.credentials.logins import SPENT
+from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
+from relay.diagnosis.conditions import token_condition
 from relay.mail.outcome import Refused, Stage, Unreachable
 from relay.mail.reply import Reply
 from relay.net.dial import DialFailed, trusted
@@ -21,6 +25,8 @@ from relay.telemetry import get_logger
 log = get_logger()
 
 SecretSource = Callable[[Upstream], Awaitable[str]]
+# For a token that the server refused: another to log in with once, inside the context; None: do not try again.
+SecondLogin = Callable[[Upstream, str], AbstractAsyncContextManager[str | None]]
 OnStep = Callable[[str, str], None]
 
 _ROUNDS = 4  # 334 replies in one login
@@ -33,6 +39,14 @@ class OpeningFailed(Exception):
     def __init__(self, outcome: Refused | Unreachable) -> None:
         super().__init__(outcome)
         self.outcome = outcome
+
+
+class _TokenRejected(OpeningFailed):
+    """The server does not take this access token."""
+
+    def __init__(self, reply: Reply, token: str) -> None:
+        super().__init__(Refused(reply, Stage.AUTH))
+        self.token = token
 
 
 @dataclass(slots=True, eq=False)
@@ -72,10 +86,57 @@ async def open_connection(
     on_end: Callable[[], None] = lambda: None,
     on_step: OnStep | None = None,
     trace: Trace | None = None,
+    second: SecondLogin | None = None,
 ) -> Connection:
-    """Raises OpeningFailed. `on_end` is called once when the connection, if there ever was one, is gone."""
+    """Raises OpeningFailed. `on_end` is called once when the connection that was returned is gone.
+
+    With `second`, an access token that is refused is replaced, and the new one tried once, on a new connection.
+    """
+
+    async def attempt(source: SecretSource) -> Connection:
+        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace)
+
+    try:
+        return await attempt(secret)
+    except _TokenRejected as rejected:
+        if second is None:
+            raise
+        first = rejected
+
+    try:
+        async with second(upstream, first.token) as token:
+            if token is None:
+                raise first
+
+            async def renewed(_: Upstream) -> str:
+                return token
+
+            return await attempt(renewed)
+    except TokenRefused as refusal:
+        if refusal.error == "rejected_by_server":
+            raise first from refusal  # what the server says is all there is
+        raise OpeningFailed(without_secret(refusal)) from refusal
+    except CredentialError as error:
+        raise OpeningFailed(without_secret(error)) from error
+
+
+async def _open(
+    upstream: Upstream,
+    secret: SecretSource,
+    deadlines: Deadlines,
+    ehlo_name: str,
+    on_end: Callable[[], None],
+    on_step: OnStep | None,
+    trace: Trace | None,
+) -> Connection:
+    """One connection, one login at most."""
     opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None))
-    client = Client(upstream.host, upstream.port, ehlo_name=ehlo_name, on_end=on_end, trace=trace)
+
+    def ended() -> None:
+        if opening.done:
+            on_end()
+
+    client = Client(upstream.host, upstream.port, ehlo_name=ehlo_name, on_end=ended, trace=trace)
     try:
         return await opening.run(client, secret)
     except DialFailed as failure:
@@ -172,14 +233,17 @@ class _Opening:
             words = f"{upstream.host} offers {', '.join(offered).upper() or 'no AUTH'}"
             raise OpeningFailed(Unreachable(Stage.AUTH, "no-auth-mechanism", words))
         try:
-            mechanism = Mechanism(name, upstream.login, await secret(upstream), host=upstream.host, port=upstream.port)
+            known = await secret(upstream)
+            mechanism = Mechanism(name, upstream.login, known, host=upstream.host, port=upstream.port)
             return await self._exchange(client, mechanism), name
-        except SecretMissing as error:
-            raise OpeningFailed(Unreachable(Stage.AUTH, "credential-missing", str(error))) from error
-        except (SecretUnreadable, SecretRefused) as error:
-            raise OpeningFailed(Unreachable(Stage.AUTH, "credential-unreadable", str(error))) from error
+        except RefusedOpening as refusal:
+            if upstream.auth == "password" or not (refusal.reply.code == 535 or mechanism.refusal):
+                raise
+            raise _TokenRejected(refusal.reply, known) from refusal
         except UnexpectedChallenge as error:
             raise OpeningFailed(Unreachable(Stage.AUTH, "protocol-error", str(error))) from error
+        except CredentialError as error:
+            raise OpeningFailed(without_secret(error)) from error
 
     async def _exchange(self, client: Client, mechanism: Mechanism) -> Reply:
         timeout_s = self._deadlines.command_s
@@ -201,6 +265,24 @@ class _Opening:
             if len(spoken) >= 4:
                 lines = [text.replace(spoken, b"***") for text in lines]
         raise RefusedOpening(reply._replace(lines=lines).reply())
+
+
+def without_secret(error: CredentialError) -> Unreachable:
+    """There is nothing to log in with."""
+    match error:
+        case TokenUnavailable(reason=reason, retry_after_s=wait_s):
+            name = "logins-spent" if reason == SPENT else "token-unavailable"
+            return Unreachable(Stage.AUTH, name, str(error), retry_after_s=wait_s)
+        case TokenRefused(error=words, number=number):
+            return Unreachable(Stage.AUTH, token_condition(words, number).id, str(error))
+        case OAuthSettingsRefused():
+            return Unreachable(Stage.AUTH, "sign-in-settings", str(error))
+        case SecretMissing(kind=kind):
+            return Unreachable(
+                Stage.AUTH, "credential-missing" if kind == "password" else "sign-in-missing", str(error)
+            )
+        case _:
+            return Unreachable(Stage.AUTH, "credential-unreadable", str(error))
 
 
 def _peer(client: Client) -> str:

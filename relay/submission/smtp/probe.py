@@ -6,12 +6,18 @@ from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
-from relay.submission.smtp.opening import OnStep, OpeningFailed, SecretSource, open_connection
+from relay.submission.smtp.opening import OnStep, OpeningFailed, SecondLogin, SecretSource, open_connection
 from relay.submission.smtp.transport import greeting_name
 
 
 async def probe(
-    upstream: Upstream, secret: SecretSource, on_step: OnStep, *, settings: SubmissionSettings, hostname: str
+    upstream: Upstream,
+    secret: SecretSource,
+    on_step: OnStep,
+    *,
+    settings: SubmissionSettings,
+    hostname: str,
+    second: SecondLogin | None = None,
 ) -> Accepted | Refused | Unreachable:
     """Connect, TLS, EHLO, AUTH, QUIT on a connection of its own; `on_step(name, what happened)` after each that worked.
 
@@ -25,6 +31,7 @@ async def probe(
             deadlines=Deadlines.of(settings),
             ehlo_name=greeting_name(settings.ehlo_name or hostname),
             on_step=on_step,
+            second=second,
         )
     except OpeningFailed as failure:
         return failure.outcome

@@ -10,7 +10,7 @@ from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.dialogue import Dialogue, Ending
-from relay.submission.smtp.opening import Connection, OpeningFailed, SecretSource, open_connection
+from relay.submission.smtp.opening import Connection, OpeningFailed, SecondLogin, SecretSource, open_connection
 from relay.submission.smtp.pool import Pool
 from relay.submission.smtp.wire import Trace
 from relay.submission.transport import Source, Submission
@@ -20,13 +20,21 @@ log = get_logger()
 
 
 class SmtpTransport:
-    """See `submission.transport.Transport`. `secret` may raise SecretMissing or SecretUnreadable.
+    """See `submission.transport.Transport`. `secret` may raise any CredentialError.
 
-    `hostname` is our name in EHLO unless the settings give one.
+    `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`).  `hostname` is our name in EHLO
+    unless the settings give one.
     """
 
-    def __init__(self, settings: SubmissionSettings, secret: SecretSource, *, hostname: str) -> None:
-        self._secret = secret
+    def __init__(
+        self,
+        settings: SubmissionSettings,
+        secret: SecretSource,
+        *,
+        hostname: str,
+        second: SecondLogin | None = None,
+    ) -> None:
+        self._secret, self._second = secret, second
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
         self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
@@ -85,6 +93,7 @@ class SmtpTransport:
                 ehlo_name=self._ehlo_name,
                 on_end=end,
                 trace=trace_to_log(upstream),
+                second=self._second,
             )
             made.append(connection)
             return connection

@@ -1,0 +1,118 @@
+"""`relay account list` and `relay account show`: accounts as people read them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli.output import Json, facts, moment, print_json, say, steps, table
+from relay.cli.session import perform
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The account: its mailbox address.")]
+
+
+def list_(
+    auth: Annotated[
+        bool, typer.Option("--auth", help="How each one logs in, and until when its provider takes a password.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Every account, and how it is doing."""
+    if auth:
+        _list_logins(as_json=as_json)
+        return
+    result = perform("account.list", {})
+    if as_json:
+        print_json(result)
+        return
+    table(
+        ("ACCOUNT", "PROVIDER", "UPSTREAM", "STATE", "WAITING", "SENDERS"),
+        [
+            (entry["address"], entry["provider"], where(entry), _state(entry), entry["waiting"], len(entry["senders"]))
+            for entry in result
+        ],
+        nothing="No account yet: relay account add ADDRESS",
+    )
+
+
+def _list_logins(*, as_json: bool) -> None:
+    result = perform("account.logins", {})
+    if as_json:
+        print_json(result)
+        return
+    table(
+        ("ACCOUNT", "PROVIDER", "LOGIN BY", "PASSWORD UNTIL", "MOVE IT WITH"),
+        [
+            (entry["address"], entry["provider"], entry["auth"], entry["password_until"], entry["command"])
+            for entry in result
+        ],
+        nothing="No account yet: relay account add ADDRESS",
+    )
+    notes = {entry["provider_name"]: entry["password_note"] for entry in result if entry["password_note"]}
+    for name, text in notes.items():
+        say(f"{name}: {text}.")
+    left = sum(entry["uses_password"] for entry in result)
+    if result:
+        say(f"{left} of {len(result)} log in with a password.")
+
+
+def show(address: Address, as_json: Json = False) -> None:
+    """One account with its settings, state and senders. Never its password."""
+    entry = perform("account.show", {"account": address})
+    if as_json:
+        print_json(entry)
+        return
+    lane = entry["lane"] or {}
+    facts(
+        [
+            ("Account", entry["address"]),
+            ("Provider", entry["provider"]),
+            ("Upstream", where(entry)),
+            ("Certificate", entry["trust"] or ("checked against the system's CAs" if entry["tls"] != "none" else "")),
+            ("Login", entry["login"]),
+            ("Authentication", entry["auth"]),
+            *_app(entry["oauth"]),
+            ("Token until", moment(entry["token_until"])),
+            ("Sign-in used", moment(entry["grant_used_at"])),
+            ("Stored", ", ".join(entry["secrets"]) or "no secret"),
+            ("Connections", entry["max_connections"] or "no limit"),
+            ("Per minute", entry["per_minute"] or "no limit"),
+            ("Per day", entry["per_day"] or "no limit"),
+            ("In doubt", entry["in_doubt"]),
+            ("State", _state(entry)),
+            ("Since", moment(entry["state_since"])),
+            ("Reply", entry["state_reply"]),
+            ("Cause", entry["cause"]),
+            ("Waiting", entry["waiting"]),
+            ("Lane", ", ".join(f"{name} {value}" for name, value in lane.items() if value)),
+            ("Senders", ", ".join(entry["senders"]) or "none"),
+        ]
+    )
+    if entry["remedy"]:
+        say("What to do:")
+        steps(entry["remedy"])
+
+
+def where(entry: Mapping[str, Any]) -> str:
+    """`host:port tls`."""
+    return f"{entry['host']}:{entry['port']} {entry['tls']}"
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    if entry["state"] == "suspended":
+        return f"suspended ({entry['state_cause']})" if entry["state_cause"] else "suspended"
+    resting = (entry["lane"] or {}).get("resting_s")
+    return f"resting {resting}s" if resting else str(entry["state"])
+
+
+def _app(oauth: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    """The OAuth settings, times as days."""
+    shown = []
+    for name, value in (oauth or {}).items():
+        if name.endswith("_expires_at"):
+            value = time.strftime("%Y-%m-%d", time.gmtime(value / 1000))
+        shown.append((f"OAuth {name.removesuffix('_at').replace('_', ' ')}", value))
+    return shown
