@@ -181,6 +181,10 @@ def _detail(settings: ClientSettings) -> dict[str, Any]:
 def _warnings(control: Control, client: Client, *, first: bool) -> list[str]:
     patterns = {sender.pattern for sender in control.directory.senders()}
     found = [_CLOSED] if first else []
+    allowed = [network for door in control.settings.doors for network in door.allowed_networks]
+    for network in client.networks:
+        if not any(network.version == other.version and network.overlaps(other) for other in allowed):
+            found.append(f"{network} may not connect yet: add it to RELAY_LISTENER__ALLOWED_NETWORKS and start again")
     for sender in dict.fromkeys((*client.senders, *(target for _, target in client.sender_map))):
         routed = sender in patterns or ("@" in sender[1:] and control.directory.route(sender) is not None)
         if not routed and not (sender.startswith("@") and "*" in patterns):

@@ -163,6 +163,7 @@ async def test_warnings_tell_what_would_not_work_yet(control: Control) -> None:
     )
     for words in (
         "127.0.0.1 included",
+        "10.1.0.0/16 may not connect yet: add it to RELAY_LISTENER__ALLOWED_NETWORKS",
         "app@example.com goes through no account yet",
         "app@example.com is none of its senders",
         "--tolerate bare-recipients only",
@@ -178,6 +179,7 @@ async def test_warnings_tell_what_would_not_work_yet(control: Control) -> None:
         senders=["billing@example.com", "app@example.com"],
         tolerate=["bare-recipients"],
         capture="",
+        networks=["127.0.0.0/8"],
     )
     assert fixed["warning"] == ""
 
