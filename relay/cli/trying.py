@@ -58,7 +58,9 @@ def _beginning(file: Path) -> str:
         if str(file) == "-":
             return sys.stdin.buffer.read(_LOOKED_AT).decode("latin-1")
         with file.open("rb") as opened:
-            return opened.read(_LOOKED_AT).decode("latin-1")
+            octets = opened.read(_LOOKED_AT)
+            # A mail saved on Unix has LF; what an application sends over SMTP is another thing.
+            return (octets if b"\r\n" in octets else octets.replace(b"\n", b"\r\n")).decode("latin-1")
     except OSError as error:
         remedy = "give a file that can be read, or - for standard input"
         raise ControlError(f"{file}: {error.strerror}", remedy) from None

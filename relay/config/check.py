@@ -135,22 +135,23 @@ def warnings(settings: RelaySettings) -> list[str]:
         )
     if settings.imap.tls == "none":
         lines.append(f"IMAP_TLS: N: passwords go to {settings.imap.host} in CLEAR TEXT; give IMAP_TLS=Y")
-    for door in settings.doors:
+    for number, door in enumerate(settings.doors):
+        name = f"RELAY_LISTENERS[{number}]." if settings.listeners else "RELAY_LISTENER__"
         if door.allow_public and door.host not in _LOOPBACK:
-            lines.append("RELAY_LISTENER__ALLOW_PUBLIC: yes: public networks may connect; bind clients to senders")
+            lines.append(f"{name}ALLOW_PUBLIC: yes: public networks may connect; bind clients to senders")
         if door.host not in _LOOPBACK and all(net.is_loopback for net in door.allowed_networks):
             lines.append(
-                f"RELAY_LISTENER__ALLOWED_NETWORKS: only loopback may connect, though the door is at {door.host}; "
+                f"{name}ALLOWED_NETWORKS: only loopback may connect, though the door is at {door.host}; "
                 "add the networks of your applications"
             )
         if door.tls_min in ("1.0", "1.1"):
             lines.append(
-                f"RELAY_LISTENER__TLS_MIN: {door.tls_min}: the door at {door.address} takes broken encryption, for old "
+                f"{name}TLS_MIN: {door.tls_min}: the door at {door.address} takes broken encryption, for old "
                 "printers; let only those in there"
             )
         if door.auth_without_tls and not (door.path or door.host in _LOOPBACK):
             lines.append(
-                f"RELAY_LISTENER__AUTH_WITHOUT_TLS: yes: passwords reach the door at {door.address} in CLEAR TEXT; "
+                f"{name}AUTH_WITHOUT_TLS: yes: passwords reach the door at {door.address} in CLEAR TEXT; "
                 "give it a certificate"
             )
     return lines

@@ -99,6 +99,8 @@ def _walk(
 
 
 def _who(control: Control, peer: Peer) -> str:
+    if peer.client is None and control.directory.clients():
+        return f"let in, but no client entry holds {peer.host}: relay client add NAME --network {peer.host}"
     if peer.client is None:
         return "let in; no client is defined, so every registered sender may be used"
     text = f"let in as client {peer.client.name}"

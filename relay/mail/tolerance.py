@@ -13,7 +13,7 @@ class Switch(NamedTuple):
 
 
 SWITCHES: dict[str, Switch] = {
-    "bare-lf": Switch("lines that end in LF alone become CRLF", True),
+    "bare-lf": Switch("lines of a mail that end in LF alone become CRLF; commands and the final dot need CRLF", True),
     "bare-cr": Switch("lines that end in CR alone become CRLF", True),
     "missing-fields": Switch("missing Date, Message-ID and From are added", True),
     "helo-syntax": Switch("HELO and EHLO take any name", True),

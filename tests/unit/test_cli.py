@@ -286,7 +286,11 @@ def test_a_client_that_logs_in_needs_no_network(run: Run) -> None:
 
 def test_switches_are_listed_with_meaning_and_default(run: Run, tmp_path: Path) -> None:
     listed = run("client", "switches", "--json").json
-    assert {"switch": "bare-lf", "meaning": "lines that end in LF alone become CRLF", "default": True} in listed
+    assert {
+        "switch": "bare-lf",
+        "meaning": "lines of a mail that end in LF alone become CRLF; commands and the final dot need CRLF",
+        "default": True,
+    } in listed
     lines = run("client", "switches").out.splitlines()
     assert len(lines) == len(listed) + 2
     assert lines[-1].startswith("--tolerate NAME")
