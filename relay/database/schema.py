@@ -189,3 +189,53 @@ audit = Table(
     Column("target", Text, nullable=False),
     Column("detail", Text, nullable=False),  # JSON, never a secret
 )
+
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("account_id", Id),  # NULL: it concerns the relay as a whole
+    Column("group_key", Text, nullable=False, server_default=""),  # shared by accounts that one cause stops together
+    Column("kind", Text, nullable=False),  # accounts.conditions.ConditionKind
+    Column("cause", Text, nullable=False),  # id of the catalogue entry
+    Column("who", Text, nullable=False),  # owner | administrator | provider: who must act
+    Column("detail", Text, nullable=False),  # the reply or another fact; bounded, escaped, never a secret
+    Column("opened_at", Milliseconds, nullable=False),
+    Column("closed_at", Milliseconds),  # NULL: it lasts
+    Column("notified_at", Milliseconds),  # when people last heard of it
+    Column("notices", Integer, nullable=False, server_default="0"),
+    Column("closed_notified_at", Milliseconds),  # when people heard that it is over, or need not
+)
+_lasts = text("closed_at IS NULL")
+Index(
+    "ix_conditions_open",
+    conditions.c.account_id,
+    conditions.c.kind,
+    conditions.c.cause,
+    unique=True,
+    sqlite_where=_lasts,
+    postgresql_where=_lasts,
+)
+
+login_tries = Table(
+    "login_tries",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("account_id", Id, nullable=False, index=True),
+    Column("at", Milliseconds, nullable=False),  # written before the credential is sent; gone after a success
+    Column("by_person", Integer, nullable=False, server_default="0"),  # shown, but not counted against the limit
+)
+
+unknown_replies = Table(
+    "unknown_replies",
+    metadata,
+    Column("provider", Text, nullable=False),  # preset id of the account
+    Column("stage", Text, nullable=False),
+    Column("shape", Text, nullable=False),  # the reply without what differs from one to the next
+    Column("sample", Text, nullable=False),  # the latest: bounded, addresses and ids taken out
+    Column("count", Integer, nullable=False),
+    Column("first_seen", Milliseconds, nullable=False),
+    Column("last_seen", Milliseconds, nullable=False),
+    PrimaryKeyConstraint("provider", "stage", "shape"),
+    sqlite_with_rowid=False,
+)

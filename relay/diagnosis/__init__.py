@@ -3,6 +3,6 @@
 from relay.diagnosis.catalogue import catalogue_entries
 from relay.diagnosis.explanation import explain
 from relay.diagnosis.meaning import diagnose
-from relay.diagnosis.model import Class, Diagnosis, Entry, Scope
+from relay.diagnosis.model import Class, Diagnosis, Entry, Scope, Who
 
-__all__ = ["Class", "Diagnosis", "Entry", "Scope", "catalogue_entries", "diagnose", "explain"]
+__all__ = ["Class", "Diagnosis", "Entry", "Scope", "Who", "catalogue_entries", "diagnose", "explain"]

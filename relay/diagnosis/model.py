@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,16 @@ Class = Literal[
     "protocol",
 ]
 Scope = Literal["recipient", "message", "account", "upstream"]
+
+
+class Who(enum.StrEnum):
+    """Who must act: the `owner` of the mailbox, the `administrator` of its organisation or of the relay, the `author`
+    of the message; `provider`: nobody here, it passes by itself."""
+
+    OWNER = "owner"
+    ADMINISTRATOR = "administrator"
+    PROVIDER = "provider"
+    AUTHOR = "author"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +76,4 @@ class Diagnosis:
     pause_for_s: int | None
     cause: str
     remedy: tuple[str, ...]
+    who: Who

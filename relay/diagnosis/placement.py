@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.diagnosis.catalogue import FALLBACKS
 from relay.diagnosis.conditions import condition_scope
 from relay.diagnosis.model import Diagnosis, Entry, Scope
+from relay.diagnosis.responsibility import who_must_act
 from relay.mail.outcome import Stage
 
 BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.AUTH})  # nothing was said about any message yet
@@ -103,4 +104,5 @@ def _diagnosis(entry: Entry, scope: Scope, *, retry: bool, pause: bool, wait_s: 
         pause_for_s=wait_s,
         cause=entry.cause,
         remedy=entry.remedy,
+        who=who_must_act(entry),
     )

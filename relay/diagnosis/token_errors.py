@@ -230,6 +230,13 @@ def token_scope(error: str) -> TokenScope:
     return "app" if error in ("invalid_client", "unauthorized_client") else "account"
 
 
+def token_reach(explanation_id: str) -> TokenScope | Literal["tenant"]:
+    """How far a refusal reaches that is known by the id of its explanation alone."""
+    if explanation_id in _WHOLE_TENANT:
+        return "tenant"
+    return "app" if explanation_id in _WHOLE_APP else "account"
+
+
 def explain_token_error(error: str, number: int | None = None) -> TokenExplanation:
     """What a refusal means; `number` (AADSTS) only makes the words more precise.
 
@@ -244,3 +251,7 @@ def explain_token_error(error: str, number: int | None = None) -> TokenExplanati
         name = error.replace("_", "-")
         return TokenExplanation(name, general.cause, general.remedy, general.who, general.retry, token_scope(error))
     return _UNKNOWN
+
+
+_WHOLE_TENANT = frozenset({"aadsts530035"})  # security defaults: whoever else of the organisation signs in meets them
+_WHOLE_APP = frozenset(told.id for told in token_explanations() if told.scope == "app")
