@@ -18,7 +18,7 @@ _LONGEST_DETAIL = 1024  # octets
 
 
 class ConditionKind(enum.StrEnum):
-    """What lasts. EXPIRING is told once for each time it is opened or `remind` is called, the others daily."""
+    """What lasts. EXPIRING is told once for each time it is opened (30, 7 and 1 days before), the others daily."""
 
     SUSPENDED = "suspended"  # the account sends nothing until somebody acted
     RESTING = "resting"  # its upstream has refused or failed it for long; it is tried again by itself
@@ -102,11 +102,18 @@ def open_condition(
 
 
 def close_conditions(
-    connection: Connection, *, account_id: int | None, kind: ConditionKind, now_ms: int, cause: str | None = None
+    connection: Connection,
+    *,
+    account_id: int | None,
+    kind: ConditionKind,
+    now_ms: int,
+    cause: str | None = None,
+    silently: bool = False,
 ) -> list[Condition]:
     """End every open one of that account and kind (and `cause`, if given), as they are now.
 
-    What nobody heard of needs no word that it is over: it counts as announced.
+    What nobody heard of needs no word that it is over: it counts as announced.  So does all with `silently`: another
+    condition took its place, or the person who ended it knows.
     """
     chosen = select(conditions).where(
         conditions.c.account_id == account_id, conditions.c.kind == kind.value, conditions.c.closed_at.is_(None)
@@ -117,15 +124,11 @@ def close_conditions(
     if not ids:
         return []
     connection.execute(update(conditions).where(conditions.c.id.in_(ids)).values(closed_at=now_ms))
-    unheard = update(conditions).where(conditions.c.id.in_(ids), conditions.c.notices == 0)
-    connection.execute(unheard.values(closed_notified_at=now_ms))
+    untold = update(conditions).where(conditions.c.id.in_(ids))
+    if not silently:
+        untold = untold.where(conditions.c.notices == 0)
+    connection.execute(untold.values(closed_notified_at=now_ms))
     return _ordered(connection, conditions.c.id.in_(ids))
-
-
-def remind(connection: Connection, condition_id: int, *, detail: str) -> None:
-    """Have people told again at once, with a new `detail`."""
-    values = {"detail": clean_text(detail, _LONGEST_DETAIL), "notified_at": None}
-    connection.execute(update(conditions).where(conditions.c.id == condition_id).values(**values))
 
 
 def open_conditions(connection: Connection) -> list[Condition]:
@@ -133,11 +136,18 @@ def open_conditions(connection: Connection) -> list[Condition]:
     return _ordered(connection, conditions.c.closed_at.is_(None))
 
 
+def open_in_group(connection: Connection, group_key: str, cause: str | None = None) -> list[Condition]:
+    """Suspensions that last, of the accounts of a group; `cause` None: whatever stopped them together."""
+    chosen = (conditions.c.group_key == group_key) & (conditions.c.kind == ConditionKind.SUSPENDED.value)
+    chosen &= conditions.c.closed_at.is_(None)
+    return _ordered(connection, chosen if cause is None else chosen & (conditions.c.cause == cause))
+
+
 def due_for_notice(connection: Connection, *, now_ms: int, repeat_ms: int) -> list[NoticeGroup]:
     """What people should hear of now, one group a notice: all accounts that one cause stops are in one.
 
     A group is due when nobody heard of it, when the last notice is `repeat_ms` old, or when an account joined it and
-    the last notice is JOIN_MS old.  EXPIRING ones are due only while they have not been told since `remind`.
+    the last notice is JOIN_MS old.  EXPIRING ones are due only while nobody heard of them.
     """
     groups: dict[tuple[object, ...], list[Condition]] = {}
     for condition in open_conditions(connection):

@@ -11,8 +11,9 @@ from relay.accounts import store
 from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.normalise import normalise
 from relay.accounts.presets import preset_for
+from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand, tell
 from relay.control.context import Control, ControlError, now_ms
-from relay.control.listing import OPERATOR, entry, waiting
+from relay.control.listing import entry, waiting
 from relay.control.oauth_settings import (
     GRANTS,
     KEYS,
@@ -24,9 +25,6 @@ from relay.control.oauth_settings import (
 )
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
-from relay.telemetry import get_logger
-
-log = get_logger()
 
 _SETTABLE = frozenset({"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"})
 
@@ -200,31 +198,29 @@ async def account_set(
     if oauth.keys:
         detail["stored"] = sorted(oauth.keys)
 
-    def change(connection: Connection) -> bool:
+    def change(connection: Connection) -> list[Change]:
         store.update_account(connection, found.id, **changed)
         account = store.get_account(connection, found.id)
         upstream = control.directory.upstream(account)
         _check_clear_text(upstream)
         if not oauth.anything and account.auth == found.auth and upstream.provider == was.provider:
-            return False
+            return []
         settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
         store.update_account(connection, found.id, oauth=settings or None)
         _forget_unfit(connection, control, found, account, settings)
         store_keys(connection, control.vault, found.id, oauth.keys)
-        resumes = account.auth in ON_ITS_OWN and _stopped_by_relay(found)
-        if resumes:
-            store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms())
-        return resumes
+        if account.auth not in ON_ITS_OWN or account.state_cause == OPERATOR:
+            return []
+        return resume(connection, found.id, now_ms=now_ms(), actor=control.actor)
 
     was = control.directory.upstream(found)
     with refusals():
-        resumed = await control.change("account.set", found.address, detail, change)
+        changes = await control.change("account.set", found.address, detail, change)
     account_now = account_named(control, found.address)
     if account_now.auth in WITH_A_PERSON + ON_ITS_OWN:
         control.logins.person_acted(found.id)
         await control.logins.tokens.forget(found.id)
-    if resumed:
-        _wake(control, found, resumed=True)
+    resumed = control.went_on(changes)
     return {**await entry(control, account_now), "to_do": await _to_do(control, account_now), "resumed": resumed}
 
 
@@ -237,15 +233,17 @@ async def account_set_password(control: Control, *, account: str, password: str)
         )
     resumes = _stopped_by_relay(found)
 
-    def store_it(connection: Connection) -> None:
+    def store_it(connection: Connection) -> list[Change]:
         control.vault.seal_into(connection, found.id, "password", password)
-        if resumes:
-            store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms())
+        return resume(connection, found.id, now_ms=now_ms(), actor=control.actor) if resumes else []
 
     with refusals():
-        await control.change("account.set-password", found.address, {"resumed": resumes}, store_it)
-    _wake(control, found, resumed=resumes)
-    return {"account": found.address, "resumed": resumes}
+        changes = await control.change("account.set-password", found.address, {"resumed": resumes}, store_it)
+    control.logins.person_acted(found.id)
+    resumed = control.went_on(changes)
+    if not resumed:
+        _wake(control, found)
+    return {"account": found.address, "resumed": resumed}
 
 
 async def account_suspend(control: Control, *, account: str) -> dict[str, Any]:
@@ -253,13 +251,13 @@ async def account_suspend(control: Control, *, account: str) -> dict[str, Any]:
     found = account_named(control, account)
     if found.state is AccountState.SUSPENDED and found.state_cause == OPERATOR:
         return {"account": found.address, "state": AccountState.SUSPENDED.value, "changed": False}
-    await control.change(
+    changes = await control.change(
         "account.suspend",
         found.address,
         {},
-        lambda connection: store.set_state(connection, found.id, AccountState.SUSPENDED, OPERATOR, at_ms=now_ms()),
+        lambda connection: suspend_by_hand(connection, found.id, actor=control.actor, now_ms=now_ms()),
     )
-    log.info("account.suspended", account=found.address, cause=f"suspended by {control.actor}", remedy=OPERATOR)
+    tell(changes)
     return {"account": found.address, "state": AccountState.SUSPENDED.value, "changed": True}
 
 
@@ -268,13 +266,15 @@ async def account_resume(control: Control, *, account: str) -> dict[str, Any]:
     found = account_named(control, account)
     suspended = found.state is not AccountState.OK
     if suspended:
-        await control.change(
+        changes = await control.change(
             "account.resume",
             found.address,
             {},
-            lambda connection: store.set_state(connection, found.id, AccountState.OK, at_ms=now_ms()),
+            lambda connection: resume(connection, found.id, now_ms=now_ms(), actor=control.actor),
         )
-    _wake(control, found, resumed=found.state is AccountState.SUSPENDED)
+        control.went_on(changes)
+    else:
+        _wake(control, found)
     counts = await control.database.read(waiting)
     owed = counts.get(found.id, 0)
     return {"account": found.address, "state": AccountState.OK.value, "waiting": owed, "changed": suspended}
@@ -346,8 +346,6 @@ def _given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _wake(control: Control, account: Account, *, resumed: bool) -> None:
-    if resumed:
-        log.info("account.resumed", account=account.address, cause=f"by {control.actor}")
+def _wake(control: Control, account: Account) -> None:
     if control.lanes is not None:
         control.lanes.wake(account.id)

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from relay.accounts import store
 from relay.accounts.model import Account, AccountState
+from relay.accounts.transitions import OPERATOR, Change, resume
 from relay.control.advice import steps_for
 from relay.control.context import Control, ControlError, now_ms
-from relay.control.listing import OPERATOR, token_facts
+from relay.control.listing import token_facts
 from relay.control.loopback import listening
 from relay.control.oauth_settings import oauth_refusals
 from relay.control.queue import account_named
@@ -22,9 +23,6 @@ from relay.credentials.oauth import OAuthApp, TokenRefused, TokenUnavailable, pa
 from relay.credentials.oauth.answers import Grant
 from relay.credentials.oauth.client import AppKeys
 from relay.diagnosis.conditions import CONDITIONS, token_condition
-from relay.telemetry import get_logger
-
-log = get_logger()
 
 BROWSER_S = 600.0  # for the person; below what an action may take (wire.ACTION_S)
 _DEVICE_S = 840.0
@@ -158,15 +156,13 @@ async def _finish(control: Control, account: Account) -> bool:
     current = account_named(control, account.address)
     resumes = current.state is AccountState.SUSPENDED and current.state_cause != OPERATOR
 
-    def finish(connection: Connection) -> None:
+    def finish(connection: Connection) -> list[Change]:
         control.vault.forget_in(connection, account.id, "password")
         store.bump_revision(connection, account.id)
-        if resumes:
-            store.set_state(connection, account.id, AccountState.OK, at_ms=now_ms())
+        return resume(connection, account.id, now_ms=now_ms(), actor=control.actor) if resumes else []
 
-    await control.change("account.connect", account.address, {"auth": account.auth, "resumed": resumes}, finish)
-    if resumes:
-        log.info("account.resumed", account=account.address, cause=f"signed in by {control.actor}")
-    if control.lanes is not None:
+    detail = {"auth": account.auth, "resumed": resumes}
+    changes = await control.change("account.connect", account.address, detail, finish)
+    if not changes and control.lanes is not None:
         control.lanes.wake(account.id)
-    return resumes
+    return control.went_on(changes)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from relay.accounts.directory import Directory
+from relay.accounts.transitions import Change, tell
 from relay.config.settings import RelaySettings
 from relay.control.refusal import ControlError
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.vault import Vault
+from relay.database import trail
 from relay.database.engine import Database
-from relay.database.schema import audit
 from relay.queue.store import Queue
 from relay.submission.transport import Transport
 
@@ -100,15 +100,16 @@ class Control:
 
     def record(self, connection: Connection, action: str, target: str, detail: Mapping[str, Any]) -> None:
         """One row of the audit trail, in the caller's transaction."""
-        connection.execute(
-            insert(audit).values(
-                at=now_ms(),
-                actor=self.actor,
-                action=action,
-                target=target,
-                detail=json.dumps(detail, ensure_ascii=False, sort_keys=True),
-            )
-        )
+        trail.record(connection, at_ms=now_ms(), actor=self.actor, action=action, target=target, detail=detail)
+
+    def went_on(self, changes: Sequence[Change]) -> bool:
+        """Accounts go on, durably, by what a person did: log it, try their mail now. False: none was stopped."""
+        tell(changes)
+        for change in changes:
+            self.logins.person_acted(change.account.id)
+            if self.lanes is not None:
+                self.lanes.wake(change.account.id)
+        return bool(changes)
 
 
 def now_ms() -> int:

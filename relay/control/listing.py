@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from relay.accounts.model import Account, AccountState
 from relay.accounts.presets import PRESETS
+from relay.accounts.transitions import OPERATOR
 from relay.control.advice import steps_for
 from relay.control.context import Control, iso
 from relay.control.oauth_settings import app_facts
@@ -19,8 +20,6 @@ from relay.credentials.oauth import sealed
 from relay.database.schema import deliveries
 from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.conditions import CONDITIONS
-
-OPERATOR = "operator"  # the cause of a suspension that only a person ends
 
 
 async def account_list(control: Control) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
-from relay.accounts import store
 from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.normalise import check_address
+from relay.accounts.transitions import OPERATOR, resume
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.explain import facts_of
-from relay.control.listing import OPERATOR, token_facts
+from relay.control.listing import token_facts
 from relay.control.queue import account_named
 from relay.control.reasons import refusals, shown
 from relay.credentials.errors import CredentialError
@@ -167,15 +167,13 @@ def _content(sender: str, recipient: str) -> bytes:
 async def _resume(control: Control, account: Account) -> bool:
     if account.state is not AccountState.SUSPENDED or account.state_cause == OPERATOR:
         return False
-    await control.change(
+    changes = await control.change(
         "account.resume",
         account.address,
         {"after": "test"},
-        lambda connection: store.set_state(connection, account.id, AccountState.OK, at_ms=now_ms()),
+        lambda connection: resume(connection, account.id, now_ms=now_ms(), actor=control.actor),
     )
-    if control.lanes is not None:
-        control.lanes.wake(account.id)
-    return True
+    return control.went_on(changes)
 
 
 def said(outcome: Outcome) -> str:

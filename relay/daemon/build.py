@@ -18,6 +18,7 @@ from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.vault import Vault, open_vault
 from relay.daemon.grants import Grants
+from relay.daemon.kin import Kinship
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
@@ -142,15 +143,9 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             history_days=settings.queue.history_days,
             clock=now_ms,
         )
-        grants = Grants(
-            database=core.database,
-            directory=core.directory,
-            vault=core.vault,
-            logins=core.logins,
-            refresh=dispatcher.refresh,
-            wake=dispatcher.wake,
-            clock=now_ms,
-        )
+        kinship = Kinship(core.directory, core.database, core.vault)
+        dispatcher.health.kin = kinship.of
+        grants = Grants(directory=core.directory, logins=core.logins, health=dispatcher.health, kinship=kinship)
         rates, authentication = Rates(), Authentication(core.directory)
         listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
         grants.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.model import Class, Entry, Scope
 from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
@@ -212,6 +213,37 @@ CONDITIONS: dict[str, Entry] = {
             stage="auth",
         ),
         _entry(
+            "quota-local",
+            "quota",
+            "The account has sent as many recipients in a day as it may, as this relay is set.",
+            "Automatic: its mail goes on as the day passes.",
+            "If the provider allows more: `relay account set <account> --per-day N`.",
+        ),
+        _entry(
+            "secret-expiring",
+            "tenant-config",
+            "The client secret of the app registration ends soon; without another the mail stops that day.",
+            "Make a new secret (better a certificate) in the app registration.",
+            "Store it: `relay account set <account> --client-secret-file F --secret-expires DATE`.",
+            stage="auth",
+        ),
+        _entry(
+            "certificate-expiring",
+            "tenant-config",
+            "The certificate that the app proves itself with ends soon; without another the mail stops that day.",
+            "Make a new certificate and add it to the app registration beside the old one.",
+            "Store it: `relay account set <account> --certificate-file PEM`.",
+            stage="auth",
+        ),
+        _entry(
+            "grant-expiring",
+            "permanent-auth",
+            "The sign-in of this account ends soon unless it is renewed.",
+            "Sign in: `relay account connect <account>`; it takes a minute, and no mail waits meanwhile.",
+            "If it ends every 7 days at Google: publish the app, it is in status Testing.",
+            stage="auth",
+        ),
+        _entry(
             "protocol-error",
             "protocol",
             "The upstream broke the rules of the dialogue: an incomplete or malformed reply, or one nobody asked for.",
@@ -324,6 +356,10 @@ CONDITIONS |= _TOKENS
 
 _SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_TOKENS, "account"),
+    "quota-local": "account",
+    "secret-expiring": "account",
+    "certificate-expiring": "account",
+    "grant-expiring": "account",
     "sign-in-missing": "account",
     "sign-in-settings": "account",
     "token-unavailable": "account",
@@ -372,6 +408,11 @@ _SYMPTOMS = (
 def condition(reason: str) -> Entry:
     """The entry for a reason given by a transport; an unheard-of one gets `unknown-failure`."""
     return CONDITIONS.get(reason) or CONDITIONS["unknown-failure"]
+
+
+def entry_of(cause: str) -> Entry:
+    """The entry that a diagnosis names: of the catalogue, or a condition; an unheard-of id gets `unknown-failure`."""
+    return entry_by_id(cause) or condition(cause)
 
 
 def condition_scope(entry: Entry) -> Scope:

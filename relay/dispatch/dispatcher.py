@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection
-
-from relay.accounts import store as account_store
 from relay.accounts.directory import Directory
+from relay.accounts.health import Health
 from relay.accounts.model import AccountState
+from relay.accounts.transitions import OPERATOR, Change, Trouble
 from relay.config.settings import DispatchSettings
 from relay.database.engine import Database
 from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
+from relay.dispatch.resting import resting, shared_upstream
 from relay.dispatch.settling import Settler
 from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
@@ -58,7 +58,10 @@ class Dispatcher:
         self._database = database
         self._directory = directory
         self._clock = clock
+        self.health = Health(database, directory, clock=clock)
+        self.health.changed = self._state_changed
         self._lanes: dict[int, Lane] = {}
+        self._probes: dict[int, asyncio.TimerHandle] = {}  # at most one for each suspended account
         self._verdicts = queue.verdicts
         self._settler = Settler(
             queue,
@@ -86,6 +89,7 @@ class Dispatcher:
         self.queue.on_backlog = self.offer_later
         self.queue.withdraw = self.withdraw
         self._verdicts.open()
+        await self.health.start()
         self._spawn(self._upkeep.run(), _UPKEEP)
         for account_id, due_at in (await self.queue.due_times()).items():
             self._lane(account_id).backlog(due_at)
@@ -161,9 +165,13 @@ class Dispatcher:
             lane.quota.spend(result.accepted, now / 1000)
             lane.well()
             if lane.suspended and lane.probing:
-                self._set_state(lane, AccountState.OK, None, None)
-        if isinstance(result.lane, Suspend) and result.diagnosis is not None:  # first: nothing more is claimed then
-            self._suspend(lane, result.diagnosis.id, result.diagnosis.cause, result.reply)
+                lane.suspended = False
+                self._spawn(self.health.resume(lane.account_id, "its login was taken"), "account state")
+            if self.health.troubled(lane.account_id):
+                self._spawn(self.health.well(lane.account_id), "account state")
+        # First: nothing more is claimed then.  Of another credential than is in use now it says nothing.
+        if isinstance(result.lane, Suspend) and result.diagnosis is not None and attempt.upstream == lane.upstream:
+            self._suspend(lane, Trouble.of(result.diagnosis, result.reply), attempt.upstream.revision)
         if result.again:
             self._try_again(lane, attempt, result)
         if result.settlements:
@@ -176,13 +184,17 @@ class Dispatcher:
     def rested(self, lane: Lane, seconds: float) -> None:
         """A lane begins to rest."""
         if lane.upstream is not None:
+            trouble = resting(lane.rest_cause, lane.upstream)
             log.info(
                 "account.resting",
                 account=lane.upstream.account,
                 remedy=lane.rest_cause,
+                who=trouble.who.value,
                 retry_in_s=int(seconds),
                 waiting=len(lane.ready),
             )
+            shared = shared_upstream(lane.rest_cause, lane.upstream)
+            self._spawn(self.health.rests(lane.account_id, trouble, seconds, shared), "account state")
         self._verdicts.put_down_account(lane.account_id)
         if seconds > 60:
             self._put_down(lane)
@@ -216,6 +228,7 @@ class Dispatcher:
         for lane in tuple(self._lanes.values()):
             self._configure(lane)
             self._tell_if_held_back(lane)
+        self.health.show()
         self._spawn(self._reroute(), "reroute")
 
     def state(self, account_id: int) -> dict[str, object]:
@@ -235,6 +248,7 @@ class Dispatcher:
         """An operator wants this account's mail tried now: end its rest."""
         lane = self._lane(account_id)
         lane.resting_until = 0.0
+        self.health.rest_ended(account_id)
         lane.backlog(self._clock())
 
     async def withdraw(self, ids: Sequence[int]) -> None:
@@ -271,6 +285,8 @@ class Dispatcher:
             lane.counting = True  # nothing goes before it is known what went today
             self._spawn(self._count_day(lane), "count day")
         lane.configure(upstream, suspended=account.state is AccountState.SUSPENDED)
+        if not lane.resting_until:
+            self.health.rest_ended(lane.account_id)
         if first and lane.suspended:
             self._probe_later(lane)
 
@@ -293,34 +309,33 @@ class Dispatcher:
         for lane in tuple(self._lanes.values()):
             lane.schedule()
 
-    def _suspend(self, lane: Lane, remedy: str, cause: str, reply: str) -> None:
-        assert lane.upstream is not None
+    def _suspend(self, lane: Lane, trouble: Trouble, revision: int) -> None:
         self._probe_later(lane)
         self._put_down(lane)
-        if lane.suspended:
-            lane.suspend()
-            return
+        known = lane.suspended
         lane.suspend()
-        log.error("account.suspended", account=lane.upstream.account, cause=cause, remedy=remedy, reply=reply)
-        self._set_state(lane, AccountState.SUSPENDED, remedy, reply)
+        if not known:
+            self._spawn(self._stop_account(lane, trouble, revision), "account state")
 
-    def _set_state(self, lane: Lane, state: AccountState, cause: str | None, reply: str | None) -> None:
-        if state is AccountState.OK and lane.upstream is not None:
-            log.info("account.resumed", account=lane.upstream.account)
-            lane.suspended = False
-        at = self._clock()
+    async def _stop_account(self, lane: Lane, trouble: Trouble, revision: int) -> None:
+        await self.health.suspend(lane.account_id, trouble, revision=revision)
+        self._configure(lane)  # goes on at once if somebody renewed the credential meanwhile
 
-        def change(connection: Connection) -> None:
-            account = account_store.get_account(connection, lane.account_id)
-            if account.state_cause != "operator":  # who stopped it by hand wants it stopped
-                account_store.set_state(connection, lane.account_id, state, cause, reply, at)
-
-        async def write() -> None:
-            await self._database.write(change)
-            await self._directory.reload()
-            self._configure(lane)
-
-        self._spawn(write(), "account state")
+    def _state_changed(self, changes: Sequence[Change]) -> None:
+        """Lanes follow what is durable; what goes on is tried at once."""
+        for change in changes:
+            lane = self._lanes.get(change.account.id)
+            if change.state is AccountState.OK:
+                lane = self._lane(change.account.id)
+                lane.resting_until = 0.0
+            if lane is not None:
+                self._configure(lane)
+                self._tell_if_held_back(lane)
+            if lane is not None and change.state is AccountState.OK:
+                lane.backlog(self._clock())
+            elif lane is not None:
+                self._put_down(lane)
+                self._probe_later(lane)
 
     def _put_down(self, lane: Lane) -> None:
         """Free the memory of a lane that will not send soon; the store keeps its mail."""
@@ -369,12 +384,14 @@ class Dispatcher:
 
     def _probe_later(self, lane: Lane) -> None:
         """Try a suspended account's login again after a while, with the next message that waits."""
-        if self.settings.probe_s:
-            asyncio.get_running_loop().call_later(self.settings.probe_s, self._probe, lane)
+        if self.settings.probe_s and lane.account_id not in self._probes:
+            later = asyncio.get_running_loop().call_later(self.settings.probe_s, self._probe, lane)
+            self._probes[lane.account_id] = later
 
     def _probe(self, lane: Lane) -> None:
+        self._probes.pop(lane.account_id, None)
         account = self._directory.account(lane.account_id)
-        if account is None or not lane.suspended or account.state_cause == "operator":
+        if account is None or not lane.suspended or account.state_cause == OPERATOR:
             return
         if not lane.probe():
             self._probe_later(lane)

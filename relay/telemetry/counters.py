@@ -70,6 +70,12 @@ class Counters:
         with self._lock:
             series[key if key in series else _checked(name, key, series)] = value
 
+    def forget(self, name: str, /, **labels: str) -> None:
+        """Drop one series, as of what was removed. Raises KeyError for a metric or label that is not in METRICS."""
+        key = tuple([labels[label] for label in METRICS[name].labels])
+        with self._lock:
+            self._numbers[name].pop(key, None)
+
     def observe(self, name: str, seconds: float, /) -> None:
         """Put a duration into a histogram. Raises KeyError for a metric that is not in METRICS."""
         if METRICS[name].kind != "histogram":
@@ -109,5 +115,6 @@ def _checked(name: str, key: tuple[str, ...], series: dict[tuple[str, ...], floa
 COUNTERS = Counters()  # of this process, as every metrics library has it
 count = COUNTERS.count
 gauge = COUNTERS.gauge
+forget = COUNTERS.forget
 observe = COUNTERS.observe
 snapshot = COUNTERS.snapshot

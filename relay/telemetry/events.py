@@ -13,7 +13,7 @@ COMMON_KEYS = frozenset(
     # who and what it is about
     {"message_id", "delivery_id", "session_id", "account", "account_id", "sender", "recipient", "recipients", "client"}
     # what the other side said, and what that means
-    | {"code", "status", "reply", "stage", "cause", "remedy", "attempt", "retry_in_s", "possible_duplicate"}
+    | {"code", "status", "reply", "stage", "cause", "remedy", "who", "attempt", "retry_in_s", "possible_duplicate"}
     # circumstances
     | {"elapsed_ms", "reason", "detail", "where", "path", "host", "port", "size", "exc_info"}
 )  # fmt: skip
@@ -82,6 +82,8 @@ EVENTS: dict[str, Event] = {
     "account.suspended": _event("error", "its mail waits for the owner or an operator", "waiting"),
     "account.resumed": _event("info", "its mail goes again"),
     "account.resting": _event("info", "its upstream asked for a pause", "waiting", "until"),
+    "account.recovered": _event("info", "its upstream takes its mail again"),
+    "account.checked": _event("info", "the login of an account without mail was tried"),
     "accounts.changed": _event("info", "accounts, senders or clients were changed", "accounts", "senders", "clients"),
     "clients.open": _event("warning", "no client is defined: any allowed network may use any registered sender"),
     "upstream.connected": _event("debug", "a connection upstream is open and logged in", "tls", "mechanism"),
@@ -91,6 +93,7 @@ EVENTS: dict[str, Event] = {
     # secrets
     "token.refreshed": _event("info", "a new access token", "expires_in_s"),
     "token.refused": _event("warning", "the provider gave no token"),
+    "credential.expiring": _event("warning", "a secret, certificate or sign-in ends soon", "expires_at", "days_left"),
     "key.created": _event("warning", "a first key was made: back it up", "key_id"),
     "key.rotated": _event("info", "another key is primary", "key_id", "resealed", "unreadable"),
     "key.dropped": _event("info", "a key is gone", "key_id"),

@@ -89,13 +89,17 @@ def test_who_joins_a_group_is_told_with_the_others_that_do(connection: Connectio
     assert [condition.account_id for condition in group.conditions] == [1, 2, 3]
 
 
-def test_what_expires_is_told_again_when_time_comes_not_daily(connection: Connection) -> None:
+def test_what_expires_is_told_once_not_daily(connection: Connection) -> None:
     first = opened(connection, 1, kind=ConditionKind.EXPIRING, cause="secret-expiring", detail="in 30 days")
     conditions.noticed(connection, [first.id], NOW)
     assert due(connection, NOW + 20 * DAY) == []
-    conditions.remind(connection, first.id, detail="in 7 days")
+    conditions.close_conditions(
+        connection, account_id=1, kind=ConditionKind.EXPIRING, now_ms=NOW + 23 * DAY, silently=True
+    )
+    assert conditions.closed_unannounced(connection) == []
+    opened(connection, 1, kind=ConditionKind.EXPIRING, cause="secret-expiring", detail="in 7 days")
     [group] = due(connection, NOW + 23 * DAY)
-    assert (group.repeated, group.conditions[0].detail) == (True, "in 7 days")
+    assert group.conditions[0].detail == "in 7 days"
 
 
 def test_a_clock_that_was_set_back_does_not_silence_anybody(connection: Connection) -> None:
