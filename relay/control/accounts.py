@@ -218,7 +218,7 @@ async def account_set(
         changes = await control.change("account.set", found.address, detail, change)
     account_now = account_named(control, found.address)
     if account_now.auth in WITH_A_PERSON + ON_ITS_OWN:
-        control.logins.person_acted(found.id)
+        control.logins.renewed(found.id)
         await control.logins.tokens.forget(found.id)
     resumed = control.went_on(changes)
     return {**await entry(control, account_now), "to_do": await _to_do(control, account_now), "resumed": resumed}
@@ -239,7 +239,7 @@ async def account_set_password(control: Control, *, account: str, password: str)
 
     with refusals():
         changes = await control.change("account.set-password", found.address, {"resumed": resumes}, store_it)
-    control.logins.person_acted(found.id)
+    control.logins.renewed(found.id)
     resumed = control.went_on(changes)
     if not resumed:
         _wake(control, found)
@@ -265,6 +265,7 @@ async def account_resume(control: Control, *, account: str) -> dict[str, Any]:
     """Send again, at once; also ends a rest."""
     found = account_named(control, account)
     suspended = found.state is not AccountState.OK
+    control.logins.renewed(found.id)
     if suspended:
         changes = await control.change(
             "account.resume",

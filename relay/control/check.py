@@ -124,7 +124,7 @@ async def _upstream(control: Control, account: Account, line: Any, slots: asynci
     async with slots:
         try:
             async with asyncio.timeout(_LOGIN_S):
-                outcome = await get_token(quiet, account) or await log_in(quiet, upstream)
+                outcome = await get_token(quiet, account) or await log_in(quiet, upstream, limited=True)
         except TimeoutError:
             line("account", "failed", f"{where}: no answer within {_LOGIN_S:g} seconds", "check network and firewall")
             return

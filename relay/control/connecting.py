@@ -163,6 +163,7 @@ async def _finish(control: Control, account: Account) -> bool:
 
     detail = {"auth": account.auth, "resumed": resumes}
     changes = await control.change("account.connect", account.address, detail, finish)
+    control.logins.renewed(account.id)
     if not changes and control.lanes is not None:
         control.lanes.wake(account.id)
     return control.went_on(changes)

@@ -106,7 +106,7 @@ class Control:
         """Accounts go on, durably, by what a person did: log it, try their mail now. False: none was stopped."""
         tell(changes)
         for change in changes:
-            self.logins.person_acted(change.account.id)
+            self.logins.renewed(change.account.id)
             if self.lanes is not None:
                 self.lanes.wake(change.account.id)
         return bool(changes)

@@ -76,7 +76,7 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
     outcome: Outcome | None = await get_token(control, found)
     without_token = outcome is not None
     if outcome is None:
-        outcome = await log_in(control, upstream)
+        outcome = await log_in(control, upstream, limited=False)
     if outcome is None:
         outcome = await _send(control, found, upstream, recipient)
     result = {"account": found.address, "to": recipient, "state": found.state.value, "resumed": False}
@@ -103,8 +103,11 @@ async def get_token(control: Control, account: Account) -> Unreachable | None:
     return None
 
 
-async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable | None:
-    """Connect, TLS, EHLO, AUTH on a connection of its own; None: all of it went well. Each step is told."""
+async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refused | Unreachable | None:
+    """Connect, TLS, EHLO, AUTH on a connection of its own; None: all of it went well. Each step is told.
+
+    `limited`: not when three logins were refused within the hour; a person who tests one account may know better.
+    """
 
     def told(step: str, detail: str) -> None:
         if step != "quit":
@@ -113,7 +116,13 @@ async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable 
 
     logins, settings = control.logins, control.settings.submission
     outcome = await probe(
-        upstream, logins.secret, told, settings=settings, hostname=socket.gethostname(), second=logins.second
+        upstream,
+        logins.secret,
+        told,
+        settings=settings,
+        hostname=socket.gethostname(),
+        second=logins.second,
+        tries=logins.tries.attempt if limited else logins.tries.by_person,
     )
     return None if isinstance(outcome, Accepted) else outcome
 

@@ -16,10 +16,9 @@ from relay.credentials.oauth.app import OAuthApp, parse_oauth_app
 from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
 from relay.credentials.oauth.providers import Flow
 from relay.credentials.oauth.tokens import AppOf, Tokens
+from relay.credentials.tries import MOST_REFUSED, SPENT, Tries
 from relay.credentials.vault import Vault
 
-MOST_REFUSED = 3  # logins in _WINDOW_S: providers lock mailboxes
-SPENT = "logins-spent"  # the reason of TokenUnavailable when that many were refused
 _WINDOW_S = 3600.0
 
 
@@ -51,14 +50,16 @@ def apps_of(directory: Directory) -> AppOf:
 
 
 class Logins:
-    """One for the process. Passwords come from the vault at once, tokens from `tokens`.
+    """One for the process. Passwords come from the vault at once, tokens from `tokens`; `tries` limits refused logins.
 
     `on_app_refused(account_id, refusal)` hears of each refusal that concerns every account of the same app,
     `on_token(account_id)` of each token given.  Neither may wait.
     """
 
-    def __init__(self, vault: Vault, tokens: Tokens, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self.tokens = tokens
+    def __init__(
+        self, vault: Vault, tokens: Tokens, tries: Tries, *, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.tokens, self.tries = tokens, tries
         self.on_app_refused: Callable[[int, TokenRefused], None] | None = None
         self.on_token: Callable[[int], None] | None = None
         self._vault, self._monotonic_s = vault, monotonic_s
@@ -118,6 +119,11 @@ class Logins:
         """Somebody changed something or wants it tried: what was refused before does not count any more."""
         self._refusals.pop(account_id, None)
         self.tokens.retry_now(account_id)
+
+    def renewed(self, account_id: int) -> None:
+        """Somebody gave it another credential, or says that the old one is good: all tries are open again."""
+        self.person_acted(account_id)
+        self.tries.forgive(account_id)
 
     async def _given(self, account_id: int, asked: Awaitable[str]) -> str:
         try:

@@ -16,6 +16,7 @@ from relay.credentials.logins import Logins, apps_of
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
+from relay.credentials.tries import Tries
 from relay.credentials.vault import Vault, open_vault
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
@@ -111,12 +112,15 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
         oauth = OAuthClient(HttpsPost(settings.oauth.ca_file))
         tokens = Tokens(vault, database, oauth, apps_of(directory))
         stack.push_async_callback(tokens.close)
-        logins = Logins(vault, tokens)
+        tries = Tries(database, now_ms)
+        stack.push_async_callback(tries.close)
+        logins = Logins(vault, tokens, tries)
         transport = SmtpTransport(
             settings.submission,
             logins.secret,
             hostname=settings.submission.ehlo_name or socket.gethostname(),
             second=logins.second,
+            tries=tries.attempt,
         )
         stack.push_async_callback(transport.close)
         yield Core(database, vault, directory, queue, transport, oauth, logins)

@@ -12,8 +12,9 @@ from relay.accounts.model import Upstream
 from relay.config.settings import OAuthSettings, RelaySettings
 from relay.control import registry
 from relay.control.context import Control
-from relay.credentials.logins import SPENT, Logins
+from relay.credentials.logins import Logins
 from relay.credentials.oauth import TokenUnavailable
+from relay.credentials.tries import SPENT
 from relay.daemon.build import open_control
 from tests.peers.authority import SECRET, USER, Authority, running_authority
 
@@ -61,7 +62,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def logins(control: Control, clock: Clock) -> Logins:
-    return Logins(control.vault, control.logins.tokens, monotonic_s=clock)
+    return Logins(control.vault, control.logins.tokens, control.logins.tries, monotonic_s=clock)
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from relay.accounts.model import Upstream
 from relay.credentials.errors import CredentialError, SecretMissing
-from relay.credentials.logins import SPENT
 from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
+from relay.credentials.tries import SPENT, Try
 from relay.diagnosis.conditions import token_condition
 from relay.mail.outcome import Refused, Stage, Unreachable
 from relay.mail.reply import Reply
@@ -27,6 +27,7 @@ log = get_logger()
 SecretSource = Callable[[Upstream], Awaitable[str]]
 # For a token that the server refused: another to log in with once, inside the context; None: do not try again.
 SecondLogin = Callable[[Upstream, str], AbstractAsyncContextManager[str | None]]
+LoginTries = Callable[[int], AbstractAsyncContextManager[Try]]  # by account id, see credentials.tries
 OnStep = Callable[[str, str], None]
 
 _ROUNDS = 4  # 334 replies in one login
@@ -87,14 +88,16 @@ async def open_connection(
     on_step: OnStep | None = None,
     trace: Trace | None = None,
     second: SecondLogin | None = None,
+    tries: LoginTries | None = None,
 ) -> Connection:
     """Raises OpeningFailed. `on_end` is called once when the connection that was returned is gone.
 
     With `second`, an access token that is refused is replaced, and the new one tried once, on a new connection.
+    Each login is one of the `tries`; None: there is no limit.
     """
 
     async def attempt(source: SecretSource) -> Connection:
-        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace)
+        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace, tries or _unlimited)
 
     try:
         return await attempt(secret)
@@ -128,9 +131,10 @@ async def _open(
     on_end: Callable[[], None],
     on_step: OnStep | None,
     trace: Trace | None,
+    tries: LoginTries,
 ) -> Connection:
     """One connection, one login at most."""
-    opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None))
+    opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None), tries)
 
     def ended() -> None:
         if opening.done:
@@ -153,6 +157,11 @@ async def _open(
             _drop(client)
 
 
+@asynccontextmanager
+async def _unlimited(account_id: int) -> AsyncIterator[Try]:
+    yield Try()
+
+
 def _drop(client: Client) -> None:
     try:
         client.wire.abort()
@@ -162,10 +171,10 @@ def _drop(client: Client) -> None:
 
 
 class _Opening:
-    def __init__(self, upstream: Upstream, deadlines: Deadlines, on_step: OnStep) -> None:
+    def __init__(self, upstream: Upstream, deadlines: Deadlines, on_step: OnStep, tries: LoginTries) -> None:
         self.stage = Stage.CONNECT
         self.done = False
-        self._upstream, self._deadlines, self._on_step = upstream, deadlines, on_step
+        self._upstream, self._deadlines, self._on_step, self._tries = upstream, deadlines, on_step, tries
 
     async def run(self, client: Client, secret: SecretSource) -> Connection:
         upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
@@ -235,7 +244,12 @@ class _Opening:
         try:
             known = await secret(upstream)
             mechanism = Mechanism(name, upstream.login, known, host=upstream.host, port=upstream.port)
-            return await self._exchange(client, mechanism), name
+            async with self._tries(upstream.account_id) as attempt:
+                try:
+                    return await self._exchange(client, mechanism), name
+                except RefusedOpening as refusal:
+                    attempt.refused = refusal.reply.code >= 500
+                    raise
         except RefusedOpening as refusal:
             if upstream.auth == "password" or not (refusal.reply.code == 535 or mechanism.refusal):
                 raise

@@ -10,7 +10,14 @@ from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.dialogue import Dialogue, Ending
-from relay.submission.smtp.opening import Connection, OpeningFailed, SecondLogin, SecretSource, open_connection
+from relay.submission.smtp.opening import (
+    Connection,
+    LoginTries,
+    OpeningFailed,
+    SecondLogin,
+    SecretSource,
+    open_connection,
+)
 from relay.submission.smtp.pool import Pool
 from relay.submission.smtp.wire import Trace
 from relay.submission.transport import Source, Submission
@@ -22,7 +29,8 @@ log = get_logger()
 class SmtpTransport:
     """See `submission.transport.Transport`. `secret` may raise any CredentialError.
 
-    `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`).  `hostname` is our name in EHLO
+    `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`); `tries`: how many logins may be
+    refused (see `opening.open_connection`).  `hostname` is our name in EHLO
     unless the settings give one.
     """
 
@@ -33,8 +41,9 @@ class SmtpTransport:
         *,
         hostname: str,
         second: SecondLogin | None = None,
+        tries: LoginTries | None = None,
     ) -> None:
-        self._secret, self._second = secret, second
+        self._secret, self._second, self._tries = secret, second, tries
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
         self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
@@ -94,6 +103,7 @@ class SmtpTransport:
                 on_end=end,
                 trace=trace_to_log(upstream),
                 second=self._second,
+                tries=self._tries,
             )
             made.append(connection)
             return connection
