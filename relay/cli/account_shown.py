@@ -44,9 +44,16 @@ def _list_logins(*, as_json: bool) -> None:
         print_json(result)
         return
     table(
-        ("ACCOUNT", "PROVIDER", "LOGIN BY", "PASSWORD UNTIL", "MOVE IT WITH"),
+        ("ACCOUNT", "PROVIDER", "LOGIN BY", "PASSWORD UNTIL", "ENDS", "MOVE IT WITH"),
         [
-            (entry["address"], entry["provider"], entry["auth"], entry["password_until"], entry["command"])
+            (
+                entry["address"],
+                entry["provider"],
+                entry["auth"],
+                entry["password_until"],
+                _ends(entry["ends"][:1]),
+                entry["command"],
+            )
             for entry in result
         ],
         nothing="No account yet: relay account add ADDRESS",
@@ -77,6 +84,7 @@ def show(address: Address, as_json: Json = False) -> None:
             *_app(entry["oauth"]),
             ("Token until", moment(entry["token_until"])),
             ("Sign-in used", moment(entry["grant_used_at"])),
+            ("Ends", _ends(entry["ends"])),
             ("Stored", ", ".join(entry["secrets"]) or "no secret"),
             ("Connections", entry["max_connections"] or "no limit"),
             ("Per minute", entry["per_minute"] or "no limit"),
@@ -84,8 +92,10 @@ def show(address: Address, as_json: Json = False) -> None:
             ("In doubt", entry["in_doubt"]),
             ("State", _state(entry)),
             ("Since", moment(entry["state_since"])),
+            ("Who must act", entry["who"]),
             ("Reply", entry["state_reply"]),
             ("Cause", entry["cause"]),
+            ("Logins refused", _tries(entry["login_tries"])),
             ("Waiting", entry["waiting"]),
             ("Lane", ", ".join(f"{name} {value}" for name, value in lane.items() if value)),
             ("Senders", ", ".join(entry["senders"]) or "none"),
@@ -103,9 +113,22 @@ def where(entry: Mapping[str, Any]) -> str:
 
 def _state(entry: Mapping[str, Any]) -> str:
     if entry["state"] == "suspended":
-        return f"suspended ({entry['state_cause']})" if entry["state_cause"] else "suspended"
+        who = f": {entry['who']}" if entry["who"] and entry["state_cause"] != "operator" else ""
+        return f"suspended ({entry['state_cause']}{who})" if entry["state_cause"] else "suspended"
     resting = (entry["lane"] or {}).get("resting_s")
     return f"resting {resting}s" if resting else str(entry["state"])
+
+
+def _ends(ends: list[Mapping[str, Any]]) -> str:
+    """`secret 2027-05-31, sign-in 2027-06-02`."""
+    names = {"grant": "sign-in"}
+    return ", ".join(f"{names.get(end['what'], end['what'])} {end['at'][:10]}" for end in ends)
+
+
+def _tries(tries: Mapping[str, int]) -> str:
+    if not any(tries.values()):
+        return ""
+    return f"{tries['relay']} of 3 this hour, and {tries['person']} that a person asked for"
 
 
 def _app(oauth: Mapping[str, Any] | None) -> list[tuple[str, object]]:

@@ -67,10 +67,20 @@ def _until(event: dict[str, Any]) -> str:
 
 
 def explain(
-    reply: Annotated[list[str], typer.Argument(metavar="REPLY", help="What the upstream said, as seen in a log.")],
+    reply: Annotated[
+        list[str] | None, typer.Argument(metavar="REPLY", help="What the upstream said, as seen in a log.")
+    ] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Instead: the replies that were met and that nobody has explained yet.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What an upstream's reply means, who must act, and what to do. Asks nobody and needs no daemon."""
+    if unknown:
+        _explain_unknown(as_json=as_json)
+        return
+    if not reply:
+        raise typer.BadParameter("give what the upstream said, or --unknown")
     from relay.control.explain import explained
 
     result = explained(" ".join(reply))
@@ -88,6 +98,21 @@ def explain(
     if result["remedy"]:
         say("What to do:")
         steps(result["remedy"])
+
+
+def _explain_unknown(*, as_json: bool) -> None:
+    result = perform("explain.unknown", {})
+    if as_json:
+        print_json(result)
+        return
+    table(
+        ("COUNT", "PROVIDER", "STAGE", "LAST SEEN", "REPLY"),
+        [
+            (entry["count"], entry["provider"], entry["stage"], moment(entry["last_seen"]), entry["reply"])
+            for entry in result
+        ],
+        nothing="Every reply so far was known.",
+    )
 
 
 def audit(

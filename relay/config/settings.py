@@ -49,6 +49,9 @@ class DispatchSettings(Section):
     probe_s: SecondsOrZero = Field(
         default=1200, description="how often a suspended login is tried (0: after a person acted)"
     )
+    login_check_s: SecondsOrZero = Field(
+        default=86_400, description="how often the login of an account without mail is tried (0: never)"
+    )
     direct_timeout_s: Seconds = Field(
         default=20, description="how long clients with direct answers wait for the provider's verdict"
     )

@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from relay.accounts.model import Account
 from relay.control.advice import steps_for
+from relay.diagnosis import Who
 from relay.diagnosis import explain as diagnosis_of
 from relay.diagnosis.model import Diagnosis
 
 if TYPE_CHECKING:
     from relay.control.context import Control
 
-_WHO = {
-    "permanent-auth": "the mailbox owner",
+WHO = {
+    Who.OWNER: "the mailbox owner",
+    Who.ADMINISTRATOR: "the administrator",
+    Who.PROVIDER: "nobody: the relay waits and tries again",
+    Who.AUTHOR: "the author of the message",
+}
+# An administrator of what?
+_OF = {
     "tenant-config": "the administrator of the mail organisation",
-    "throttled": "nobody: the relay waits and tries again",
     "sender-not-allowed": "the administrator of the mail organisation",
-    "recipient": "the author of the message",
-    "content-size": "the author of the message",
     "tls-network": "the administrator of this machine's network and settings",
-    "quota": "the mailbox owner",
-    "transient": "nobody: the relay tries again",
     "protocol": "the administrator of this relay",
 }
 
@@ -29,6 +31,11 @@ _WHO = {
 async def explain(control: Control, *, reply: str) -> dict[str, Any]:
     """The meaning of a reply as it was seen in a log or a bounce."""
     return explained(reply)
+
+
+def in_words(who: Who, cls: str) -> str:
+    """Who must act on a cause of class `cls`, for people."""
+    return _OF.get(cls, WHO[who]) if who is Who.ADMINISTRATOR else WHO[who]
 
 
 def explained(reply: str) -> dict[str, Any]:
@@ -43,7 +50,8 @@ def facts_of(diagnosis: Diagnosis, account: Account | None = None) -> dict[str, 
         "provider": diagnosis.provider,
         "class": diagnosis.cls,
         "scope": diagnosis.scope,
-        "who": _WHO.get(diagnosis.cls, "the administrator of this relay"),
+        "who": in_words(diagnosis.who, diagnosis.cls),
+        "who_id": diagnosis.who.value,
         "what_happens": _consequence(diagnosis),
         "cause": diagnosis.cause,
         "remedy": steps_for(diagnosis.cls, diagnosis.remedy, account),

@@ -12,14 +12,18 @@ from relay.accounts.model import Account, AccountState
 from relay.accounts.presets import PRESETS
 from relay.accounts.transitions import OPERATOR
 from relay.control.advice import steps_for
-from relay.control.context import Control, iso
+from relay.control.context import Control, iso, now_ms
 from relay.control.oauth_settings import app_facts
 from relay.control.queue import account_named
 from relay.credentials.errors import CredentialError
+from relay.credentials.expiry import ends_of
 from relay.credentials.oauth import sealed
+from relay.credentials.tries import refused_lately
 from relay.database.schema import deliveries
+from relay.diagnosis import Who
 from relay.diagnosis.catalogue import entry_by_id
-from relay.diagnosis.conditions import CONDITIONS
+from relay.diagnosis.conditions import CONDITIONS, entry_of
+from relay.diagnosis.responsibility import who_must_act
 
 
 async def account_list(control: Control) -> list[dict[str, Any]]:
@@ -34,6 +38,7 @@ async def account_show(control: Control, *, account: str) -> dict[str, Any]:
     facts = await entry(control, found)
     facts["secrets"] = await control.vault.kinds(found.id)
     facts["oauth"] = app_facts(found)
+    facts["login_tries"] = await _login_tries(control, found)
     return {**facts, **await token_facts(control, found), **cause_of(found)}
 
 
@@ -42,7 +47,8 @@ async def account_logins(control: Control) -> list[dict[str, Any]]:
 
     Those with a password come first, the one with the nearest end before the others.
     """
-    logins = [_login(control, account) for account in control.directory.accounts()]
+    used = await control.database.read(sealed.last_used)
+    logins = [_login(control, account, used.get(account.id)) for account in control.directory.accounts()]
     return sorted(
         logins,
         key=lambda login: (
@@ -54,17 +60,23 @@ async def account_logins(control: Control) -> list[dict[str, Any]]:
     )
 
 
+async def _login_tries(control: Control, account: Account) -> dict[str, int]:
+    """Logins that were refused within the hour: of the relay by itself (three at most), of persons' tests."""
+    own, asked = await control.database.read(lambda connection: refused_lately(connection, account.id, now_ms()))
+    return {"relay": len(own), "person": len(asked)}
+
+
 async def token_facts(control: Control, account: Account) -> dict[str, Any]:
     """When the access token ends, when the grant was last used; None: there is none."""
     if account.auth in ("password", "none"):
-        return {"token_until": None, "grant_used_at": None}
+        return {"token_until": None, "grant_used_at": None, "ends": []}
     try:
         kept = await control.database.read(partial(sealed.load, vault=control.vault, account_id=account.id))
     except CredentialError:  # `relay check` tells which secret does not open
-        return {"token_until": None, "grant_used_at": None}
+        return {"token_until": None, "grant_used_at": None, "ends": []}
     until = max((int(token.until_s * 1000) for token in kept.access.values()), default=None)
     used = (await control.database.read(sealed.last_used)).get(account.id)
-    return {"token_until": iso(until), "grant_used_at": iso(used)}
+    return {"token_until": iso(until), "grant_used_at": iso(used), "ends": _ends(account, used)}
 
 
 def waiting(connection: Connection) -> dict[int, int]:
@@ -101,6 +113,7 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "state_cause": account.state_cause,
         "state_reply": account.state_reply,
         "state_since": iso(account.state_since),
+        "who": _who(account),
         "senders": [sender.pattern for sender in control.directory.senders() if sender.account_id == account.id],
         "waiting": owed,
         "lane": control.lanes.state(account.id) if control.lanes is not None else None,
@@ -108,7 +121,20 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
     }
 
 
-def _login(control: Control, account: Account) -> dict[str, Any]:
+def _who(account: Account) -> str | None:
+    """Who must act before it goes on; None: nobody has to."""
+    if account.state is not AccountState.SUSPENDED:
+        return None
+    if account.state_cause == OPERATOR:
+        return Who.ADMINISTRATOR.value
+    return who_must_act(entry_of(account.state_cause or "")).value
+
+
+def _ends(account: Account, used: int | None) -> list[dict[str, Any]]:
+    return [{"what": end.cause.removesuffix("-expiring"), "at": iso(end.at_ms)} for end in ends_of(account, used)]
+
+
+def _login(control: Control, account: Account, used: int | None) -> dict[str, Any]:
     upstream = control.directory.upstream(account)
     preset = PRESETS[upstream.provider]
     uses = account.auth == "password"
@@ -120,6 +146,7 @@ def _login(control: Control, account: Account) -> dict[str, Any]:
         "uses_password": uses,
         "password_until": preset.password_until or None if uses else None,
         "password_note": preset.password_note if uses else "",
+        "ends": _ends(account, used),
         "command": _move(account, preset.oauth) if uses and preset.oauth else "",
     }
 

@@ -21,6 +21,7 @@ from relay.control import (
     senders,
     trace,
     trying,
+    unknown,
 )
 from relay.control.context import Control, ControlError
 
@@ -57,6 +58,7 @@ ACTIONS: Mapping[str, Action] = {
     "queue.remove": queue.queue_remove,
     "trace": trace.trace,
     "explain": explain.explain,
+    "explain.unknown": unknown.explain_unknown,
     "key.list": keys.key_list,
     "key.add": keys.key_add,
     "key.rotate": keys.key_rotate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.accounts.directory import Directory
+from relay.accounts.model import Upstream
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of
@@ -18,6 +20,7 @@ from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.tries import Tries
 from relay.credentials.vault import Vault, open_vault
+from relay.daemon.checkup import Checkup, LogIn
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
 from relay.database.engine import Database, open_database
@@ -28,11 +31,13 @@ from relay.listener.rates import Rates
 from relay.listener.server import Listener
 from relay.mail.errors import RelayError
 from relay.mail.ids import format_id
+from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.net.server_tls import tls_trouble
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
 from relay.queue.store import Queue, now_ms
+from relay.submission.smtp.probe import probe
 from relay.submission.smtp.transport import SmtpTransport
 from relay.telemetry import get_logger
 
@@ -150,14 +155,42 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         kinship = Kinship(core.directory, core.database, core.vault)
         dispatcher.health.kin = kinship.of
         grants = Grants(directory=core.directory, logins=core.logins, health=dispatcher.health, kinship=kinship)
+        checkup = Checkup(
+            database=core.database,
+            directory=core.directory,
+            health=dispatcher.health,
+            tries=core.logins.tries,
+            kinship=kinship,
+            log_in=_login_without_mail(settings, core),
+            period_s=settings.dispatch.login_check_s,
+            clock=now_ms,
+        )
         rates, authentication = Rates(), Authentication(core.directory)
         listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
         grants.start()
+        looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
             yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
         finally:
+            looking.cancel()
+            await asyncio.wait((looking,))
             authentication.close()
             await grants.stop()
+
+
+def _login_without_mail(settings: RelaySettings, core: Core) -> LogIn:
+    async def log_in(upstream: Upstream) -> Accepted | Refused | Unreachable:
+        return await probe(
+            upstream,
+            core.logins.secret,
+            lambda step, detail: None,
+            settings=settings.submission,
+            hostname=socket.gethostname(),
+            second=core.logins.second,
+            tries=core.logins.tries.attempt,
+        )
+
+    return log_in
 
 
 def _listener(

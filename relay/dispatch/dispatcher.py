@@ -13,6 +13,7 @@ from relay.accounts.directory import Directory
 from relay.accounts.health import Health
 from relay.accounts.model import AccountState
 from relay.accounts.transitions import OPERATOR, Change, Trouble
+from relay.accounts.unknown_replies import UnknownReplies
 from relay.config.settings import DispatchSettings
 from relay.database.engine import Database
 from relay.dispatch import record as recording
@@ -60,6 +61,7 @@ class Dispatcher:
         self._clock = clock
         self.health = Health(database, directory, clock=clock)
         self.health.changed = self._state_changed
+        self._unknown = UnknownReplies(database, clock)
         self._lanes: dict[int, Lane] = {}
         self._probes: dict[int, asyncio.TimerHandle] = {}  # at most one for each suspended account
         self._verdicts = queue.verdicts
@@ -172,6 +174,8 @@ class Dispatcher:
         # First: nothing more is claimed then.  Of another credential than is in use now it says nothing.
         if isinstance(result.lane, Suspend) and result.diagnosis is not None and attempt.upstream == lane.upstream:
             self._suspend(lane, Trouble.of(result.diagnosis, result.reply), attempt.upstream.revision)
+        for stage, words in result.unknown:
+            self._unknown.note(attempt.upstream.provider, stage, words)
         if result.again:
             self._try_again(lane, attempt, result)
         if result.settlements:

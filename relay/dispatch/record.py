@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from relay.accounts.model import Upstream
+from relay.accounts.unknown_replies import UNKNOWN
 from relay.config.settings import DispatchSettings
 from relay.diagnosis import Diagnosis, diagnose
 from relay.dispatch.attempt import Attempt, Facts
@@ -35,6 +36,7 @@ class Record:
     lane: LaneAction = None
     diagnosis: Diagnosis | None = None  # of the strongest lane action
     reply: str = ""
+    unknown: list[tuple[str, str]] = field(default_factory=list)  # stage and words of what the catalogue lacks
     accepted: int = 0
     due_at: int | None = None  # the earliest deferral, ms since 1970
 
@@ -66,6 +68,8 @@ def record(
             facts = Facts.of(outcome)
             diagnosis = None if isinstance(outcome, Accepted) else diagnose(outcome, provider=upstream.provider)
             _log_attempt(attempt, shown, facts, diagnosis, elapsed)
+            if diagnosis is not None and diagnosis.id in UNKNOWN and isinstance(outcome, Refused):
+                result.unknown.append((facts.stage, _quoted(facts)))
         verdict = decide(outcome, diagnosis, in_doubt=upstream.in_doubt, partly=partly)
         if isinstance(outcome, Unreachable) and not outcome.counted:
             result.again.append(delivery)

@@ -37,6 +37,7 @@ class Provider:
     extras: Mapping[str, str] = field(default_factory=dict)
     early_s: int = _EARLY_S
     idle_s: int = 7 * DAY_S
+    grant_life_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def _microsoft(name: str, title: str, smtp: str, *, early_s: int = _EARLY_S) -> 
         own={"smtp": "{own}/.default", "imap": "{own}/.default", "graph": "{graph}/.default"},
         extras={"prompt": "select_account"},
         early_s=early_s,
+        grant_life_s=90 * DAY_S,
     )
 
 
@@ -123,6 +125,7 @@ PROVIDERS: dict[str, Provider] = {
             # Without both, a second consent returns no refresh token.
             extras={"access_type": "offline", "prompt": "consent"},
             idle_s=30 * DAY_S,
+            grant_life_s=182 * DAY_S,
         ),
         Provider("generic", "any other OAuth 2 provider"),
     )
