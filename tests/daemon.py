@@ -89,6 +89,10 @@ class RelayDaemon:
         """SIGKILL; returns once it is gone."""
         return await self._end(signal.SIGKILL)
 
+    async def crash(self) -> int:
+        """SIGABRT, as a failed assertion of a library sends it: dumps core where that is not forbidden."""
+        return await self._end(signal.SIGABRT)
+
     async def wait(self, timeout_s: float = STOP_S) -> int:
         """Its exit status once it has ended by itself; TimeoutError if it does not."""
         assert self._process is not None

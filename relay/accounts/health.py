@@ -118,7 +118,8 @@ class Health:
             await self._directory.reload()
             await self._read_groups()
         transitions.tell(changes)
-        self.show()
+        for change in changes:
+            self._show_one(change.account.id)
         self.changed(changes)
 
     async def _read_groups(self) -> None:
@@ -136,8 +137,8 @@ class Health:
             rest = self._rests[account_id] = _Rest(now, told=False)
         loop = asyncio.get_running_loop()
         rest.until = loop.time() + seconds
-        loop.call_at(rest.until + 0.01, self.show)
-        self.show()
+        loop.call_at(rest.until + 0.01, self._show_one, account_id)
+        self._show_one(account_id)
         long = not rest.told and now - rest.since >= LONG_REST_MS
         rest.told = rest.told or long
         account = self._directory.account(account_id)
@@ -167,7 +168,7 @@ class Health:
         rest = self._rests.get(account_id)
         if rest is not None and rest.until:
             rest.until = 0.0
-            self.show()
+            self._show_one(account_id)
 
     def troubled(self, account_id: int) -> bool:
         """Has it rested since its last success?"""
@@ -179,7 +180,7 @@ class Health:
         account = self._directory.account(account_id)
         if rest is None or account is None:
             return
-        self.show()
+        self._show_one(account_id)
         log.info("account.recovered", account=account.address)
 
         def write(connection: Connection) -> None:
@@ -193,16 +194,25 @@ class Health:
     # -- gauges --------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Bring `relay_account_state` up to date; only what changed is touched."""
-        now = asyncio.get_running_loop().time()
-        states = {account.address: self._state(account, now) for account in self._directory.accounts()}
-        for address in self._shown.keys() - states.keys():
+        """Bring `relay_account_state` up to date for all accounts: some were added, changed or removed."""
+        accounts = self._directory.accounts()
+        for address in self._shown.keys() - {account.address for account in accounts}:
+            del self._shown[address]
             _forget(address)
-        for address, state in states.items():
-            if self._shown.get(address) != state:
-                for name in _STATES:
-                    gauge("relay_account_state", float(name == state), account=address, state=name)
-        self._shown = states
+        for account in accounts:
+            self._show(account)
+
+    def _show_one(self, account_id: int) -> None:
+        account = self._directory.account(account_id)
+        if account is not None:
+            self._show(account)
+
+    def _show(self, account: Account) -> None:
+        state = self._state(account, asyncio.get_running_loop().time())
+        if self._shown.get(account.address) != state:
+            self._shown[account.address] = state
+            for name in _STATES:
+                gauge("relay_account_state", float(name == state), account=account.address, state=name)
 
     def _state(self, account: Account, now: float) -> str:
         if account.state is AccountState.SUSPENDED:

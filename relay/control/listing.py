@@ -21,8 +21,7 @@ from relay.credentials.oauth import sealed
 from relay.credentials.tries import refused_lately
 from relay.database.schema import deliveries
 from relay.diagnosis import Who
-from relay.diagnosis.catalogue import entry_by_id
-from relay.diagnosis.conditions import CONDITIONS, entry_of
+from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
 
 
@@ -164,9 +163,5 @@ def cause_of(account: Account) -> Mapping[str, Any]:
         return {"cause": "", "remedy": []}
     if account.state_cause == OPERATOR:
         return {"cause": "an operator suspended it", "remedy": [f"relay account resume {account.address}"]}
-    entry = entry_by_id(account.state_cause or "") or CONDITIONS.get(account.state_cause or "")
-    return (
-        {"cause": entry.cause, "remedy": steps_for(entry.cls, entry.remedy, account)}
-        if entry is not None
-        else {"cause": "", "remedy": []}
-    )
+    entry = entry_of(account.state_cause or "")
+    return {"cause": entry.cause, "remedy": steps_for(entry.cls, entry.remedy, account)}

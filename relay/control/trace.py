@@ -11,7 +11,8 @@ from relay.control.advice import steps_for
 from relay.control.context import Control, ControlError, iso
 from relay.control.queue import account_name, is_suspended, message_facts
 from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages
-from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.conditions import entry_of
+from relay.diagnosis.responsibility import who_must_act
 from relay.mail.ids import format_id, parse_id
 
 _MAX_MESSAGES = 20  # of one Message-ID: an application that sends the same one again and again
@@ -70,7 +71,7 @@ async def _story(control: Control, message: Any) -> dict[str, Any]:
 
 
 def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str, Any]:
-    entry = entry_by_id(row.cause) if row.cause else None
+    entry = entry_of(row.cause) if row.cause else None
     return {
         "event": f"attempt.{row.outcome}",
         "recipient": recipients.get(row.number, ""),
@@ -82,6 +83,7 @@ def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str
         "reply": row.reply,
         "remedy": row.cause,
         "cause": entry.cause if entry is not None else "",
+        "who": who_must_act(entry).value if entry is not None else "",
         "steps": steps_for(entry.cls, entry.remedy, control.directory.account(row.account_id))
         if entry is not None
         else [],

@@ -20,6 +20,7 @@ from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
+from relay.dispatch.probes import Probes
 from relay.dispatch.resting import resting, shared_upstream
 from relay.dispatch.settling import Settler
 from relay.dispatch.upkeep import Upkeep
@@ -63,7 +64,7 @@ class Dispatcher:
         self.health.changed = self._state_changed
         self._unknown = UnknownReplies(database, clock)
         self._lanes: dict[int, Lane] = {}
-        self._probes: dict[int, asyncio.TimerHandle] = {}  # at most one for each suspended account
+        self._probes = Probes(settings.probe_s, self._probe)
         self._verdicts = queue.verdicts
         self._settler = Settler(
             queue,
@@ -103,6 +104,7 @@ class Dispatcher:
         """
         self._stopping = True
         self._verdicts.close()
+        self._probes.stop()
         for lane in self._lanes.values():
             lane.stop()
         workers = [worker for lane in self._lanes.values() for worker in lane.workers]
@@ -292,7 +294,7 @@ class Dispatcher:
         if not lane.resting_until:
             self.health.rest_ended(lane.account_id)
         if first and lane.suspended:
-            self._probe_later(lane)
+            self._probes.later(lane)
 
     async def _count_day(self, lane: Lane) -> None:
         since = self._clock() - 86_400_000
@@ -314,7 +316,7 @@ class Dispatcher:
             lane.schedule()
 
     def _suspend(self, lane: Lane, trouble: Trouble, revision: int) -> None:
-        self._probe_later(lane)
+        self._probes.later(lane)
         self._put_down(lane)
         known = lane.suspended
         lane.suspend()
@@ -339,7 +341,7 @@ class Dispatcher:
                 lane.backlog(self._clock())
             elif lane is not None:
                 self._put_down(lane)
-                self._probe_later(lane)
+                self._probes.later(lane)
 
     def _put_down(self, lane: Lane) -> None:
         """Free the memory of a lane that will not send soon; the store keeps its mail."""
@@ -386,23 +388,16 @@ class Dispatcher:
         account = self._directory.account(message.account_id)
         recording.log_expired(message, delivery, account.address if account is not None else "", self._clock())
 
-    def _probe_later(self, lane: Lane) -> None:
-        """Try a suspended account's login again after a while, with the next message that waits."""
-        if self.settings.probe_s and lane.account_id not in self._probes:
-            later = asyncio.get_running_loop().call_later(self.settings.probe_s, self._probe, lane)
-            self._probes[lane.account_id] = later
-
     def _probe(self, lane: Lane) -> None:
-        self._probes.pop(lane.account_id, None)
         account = self._directory.account(lane.account_id)
         if account is None or not lane.suspended or account.state_cause == OPERATOR:
             return
         if not lane.probe():
-            self._probe_later(lane)
+            self._probes.later(lane)
 
     def unproven(self, lane: Lane) -> None:
         """A probe ended without saying whether the login is well."""
-        self._probe_later(lane)
+        self._probes.later(lane)
 
     def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.create_task(work, name=name)

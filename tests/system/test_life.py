@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import json
 import os
 import random
 import shutil
+import signal
 import smtplib
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from tests.daemon import RelayDaemon
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.spillage import spilled
 from tests.system import killtest
 from tests.system.conftest import APP, PASSWORD, QUICK, Relaying, at
 
@@ -105,26 +107,21 @@ async def test_no_secret_lies_anywhere(tmp_path: Path, upstream: ScriptedUpstrea
     async with relaying(RELAY_LOG__LEVEL="debug") as daemon:
         await daemon.submit(APP, ["ann@example.org"], MAIL)
         await upstream.next_message()
-        await daemon.cli("account", "test", APP)
-        environ = Path(f"/proc/{daemon.pid}/environ").read_bytes()
-        arguments = Path(f"/proc/{daemon.pid}/cmdline").read_bytes()
+        said = [await daemon.cli("account", "test", APP), await daemon.cli("account", "show", APP, "--json")]
+        said.append(await daemon.cli("account", "set-password", APP, "--password-file", "-", stdin=PASSWORD + "2"))
+        said.append(await daemon.cli("audit", "--json"))
+        await daemon.submit(APP, ["bob@example.org"], MAIL)  # and the log of a refused login
+        await daemon.event("account.suspended")
+        places = {name: Path(f"/proc/{daemon.pid}/{name}").read_bytes() for name in ("environ", "cmdline")}
         limits = Path(f"/proc/{daemon.pid}/limits").read_text()
         assert "Max core file size        0                    0" in limits
-        await daemon.stop()
+        assert await daemon.crash() == -signal.SIGABRT
         assert any(event["event"] == "upstream.line" for event in daemon.events), "the debug log shows the dialogue"
-        forms = _forms(PASSWORD)
-        everything = [environ, arguments, repr(daemon.events).encode(), repr(daemon.other_output).encode()]
-        everything += [path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()]
-        assert not [form for form in forms for octets in everything if form in octets]
-
-
-def _forms(secret: str) -> list[bytes]:
-    raw = secret.encode()
-    forms = [raw, raw.hex().encode(), secret.encode("utf-16-le")]
-    for shift in range(3):  # base64 at its three alignments, without the characters that a neighbour decides
-        encoded = base64.b64encode(b"x" * shift + raw)
-        forms.append(encoded[4 if shift else 0 : -4])
-    return forms
+        places["answers"] = "".join(done.stdout + done.stderr for done in said).encode()
+        places["log"] = json.dumps(daemon.events).encode() + repr(daemon.other_output).encode()
+        places |= {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert not [place for place in places if Path(place).name.startswith("core")]
+        assert spilled([PASSWORD, PASSWORD + "2"], places) == []
 
 
 @pytest.mark.timeout(120)

@@ -22,6 +22,7 @@ from tests.daemon import RelayDaemon
 from tests.peers import authority as authorities
 from tests.peers.authority import SECRET, USER, Authority, running_authority
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.spillage import spilled
 
 APP_SCOPE = "https://outlook.office365.com/.default"
 PERSON_SCOPE = "https://outlook.office.com/SMTP.Send"
@@ -115,12 +116,14 @@ class Site:
         secrets |= {encode(xoauth2(login, token)).decode() for login in (USER, OTHER) for token in self.upstream.tokens}
         for pem in (self.authority.certificate_pem, json.loads(self.authority.service_account_json)["private_key"]):
             secrets |= {line for line in pem.splitlines() if len(line) > 40}
-        places = {"log": json.dumps(self.daemon.events) + "\n".join(self.daemon.other_output)}
-        places["answers"] = "\n".join(self.answers)
+        log = json.dumps(self.daemon.events) + "\n".join(self.daemon.other_output)
+        places = {"log": log.encode(), "answers": "\n".join(self.answers).encode()}
+        for name in ("environ", "cmdline"):
+            places[name] = Path(f"/proc/{self.daemon.pid}/{name}").read_bytes()
         for file in self.daemon.data.rglob("*"):
             if file.is_file() and file.parent.name != "keys":
-                places[file.name] = file.read_bytes().decode("latin-1")
-        return [place for place, text in places.items() if any(secret in text for secret in secrets)]
+                places[file.name] = file.read_bytes()
+        return spilled(secrets, places)
 
 
 @pytest.fixture
@@ -248,8 +251,10 @@ async def test_a_revoked_grant_stops_the_account_and_a_new_sign_in_lets_its_mail
         await site.daemon.submit(USER, [f"n{number}@example.org"], MAIL)
     suspended = await site.daemon.event("account.suspended")
     assert suspended["remedy"] == "invalid-grant"
+    tried = await site.daemon.event("attempt.unreachable", remedy="invalid-grant")
+    assert "cause: The sign-in has ended" in await site.cli("trace", tried["message_id"])
     shown = await site.state()
-    assert shown["waiting"] == 2
+    assert (shown["waiting"], shown["who"], suspended["who"]) == (2, "owner", "owner")
     assert f"relay account connect {USER}" in str(shown["remedy"])
     failed = await site.cli("account", "test", USER, status=1)
     assert "FAILED  token" in failed
