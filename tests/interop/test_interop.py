@@ -88,11 +88,14 @@ async def test_every_kind_of_door_is_opened(door: tuple[str, str, str], relay: R
         assert user == ANN
 
 
-async def test_a_wrong_password_suspends_the_account_and_keeps_its_mail(relay: RelayDaemon, upstream: Upstream) -> None:
-    sender, recipient = "carl@example.com", "carl-waits@example.org"
+@pytest.mark.parametrize("server", ["postfix", "dovecot"])
+async def test_a_wrong_password_suspends_the_account_and_keeps_its_mail(
+    relay: RelayDaemon, upstream: Upstream, server: str
+) -> None:
+    sender, recipient = f"carl-{server}@example.com", f"carl-waits-{server}@example.org"
     upstream.set_passwords(ACCOUNTS | {sender: "the new one"})
     upstream.set_owner(sender, sender)
-    await relay.add_account(sender, "the old one", *where(upstream, "postfix", "starttls"))
+    await relay.add_account(sender, "the old one", *where(upstream, server, "starttls"))
     seen = len(relay.events)
     await relay.submit(sender, [recipient], mail(sender, recipient, b"hello\r\n"))
     await relay.event("attempt.refused", since=seen, account=sender, code=535)
@@ -101,7 +104,7 @@ async def test_a_wrong_password_suspends_the_account_and_keeps_its_mail(relay: R
     waiting = json.loads((await relay.cli("queue", "list", "--account", sender, "--json")).stdout)
     assert len(waiting) == 2
     assert upstream.mails(recipient) == []
-    other = "not-disturbed@example.org"
+    other = f"not-disturbed-{server}@example.org"
     await relay.submit(ANN, [other], mail(ANN, other, b"hello\r\n"))
     await upstream.arrived(other)
     await relay.cli("account", "set-password", sender, "--password-file", "-", stdin="the new one")
