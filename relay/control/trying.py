@@ -108,10 +108,11 @@ def _who(control: Control, peer: Peer) -> str:
 
 
 def _mail(course: _Course, policy: AccessPolicy, peer: Peer, sender: str) -> Sender | None:
+    argument = f"FROM:<{sender.strip('<>')}>".encode()
     try:
-        path = parse_mail(f"FROM:<{sender.strip('<>')}> SMTPUTF8".encode(), tolerance=peer.tolerance).address
+        path = parse_mail(argument + b" SMTPUTF8", tolerance=peer.tolerance).address
     except Malformed as error:
-        course.refuse("MAIL", replies.malformed(error, sender=True))
+        course.refuse("MAIL", replies.malformed(error, argument, sender=True))
         return None
     taken = policy.sender(peer, path)
     if isinstance(taken, Reply):
@@ -122,12 +123,13 @@ def _mail(course: _Course, policy: AccessPolicy, peer: Peer, sender: str) -> Sen
 
 def _rcpt(course: _Course, policy: AccessPolicy, peer: Peer, recipient: str) -> str | None:
     given = recipient.strip("<>")
+    argument = f"TO:<{given}>".encode()
     try:
-        goal = parse_rcpt(f"TO:<{given}>".encode(), smtputf8=True, tolerance=peer.tolerance).address
+        goal = parse_rcpt(argument, smtputf8=True, tolerance=peer.tolerance).address
         if "@" not in goal and peer.client is not None:
             goal = parse_rcpt(f"TO:<{goal}@{peer.client.default_domain}>".encode(), smtputf8=True).address
     except Malformed as error:
-        course.refuse("RCPT", replies.malformed(error, sender=False))
+        course.refuse("RCPT", replies.malformed(error, argument, sender=False))
         return None
     refusal = policy.recipient(peer, goal)
     if refusal is not None:

@@ -95,14 +95,14 @@ def test_sockets_go_to_the_doors_of_their_names(given: list[Inherited]) -> None:
 @pytest.mark.parametrize("wrong", ["tsl", "", "unknown", "relay-tls.socket", "TLS", "tls ", "tls\x1b[0m"])
 def test_a_socket_that_names_no_door_is_never_another_door(given: list[Inherited], wrong: str) -> None:
     for doors in ([NAMELESS, TLS], [PLAIN, TLS], [TLS]):
-        with pytest.raises(BadActivation, match="^LISTEN_FDNAMES: no door has the name of the socket") as refused:
+        with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: no door has the name of the socket") as refused:
             assigned(named(given, wrong), doors)
         assert "FileDescriptorName=" in str(refused.value)
         assert str(refused.value).isprintable()
 
 
 def test_a_door_has_one_socket(given: list[Inherited]) -> None:
-    with pytest.raises(BadActivation, match="^LISTEN_FDNAMES: two sockets have the name tls"):
+    with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: two sockets have the name tls"):
         assigned(named(given, "tls", "tls"), [PLAIN, TLS])
 
 
@@ -121,7 +121,7 @@ def test_as_many_sockets_as_doors(given: list[Inherited], doors: int) -> None:
 
 
 def test_units_have_no_order(given: list[Inherited]) -> None:
-    with pytest.raises(BadActivation, match="^LISTEN_FDNAMES: no door has a name, so whose are relay.socket and tls"):
+    with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: no door has a name, so whose are relay.socket and tls"):
         assigned(given[:2], [NAMELESS, NAMELESS])
 
 
