@@ -68,15 +68,17 @@ class Relay:
 
 
 @asynccontextmanager
-async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Core]:
-    """Lock and open the store, prove that the keys fit, recover the queue.
+async def open_core(
+    settings: RelaySettings, *, on_lost: Callable[[BaseException], None], create_key: bool = True
+) -> AsyncIterator[Core]:
+    """Lock and open the store, prove that the keys fit, recover the queue. `create_key`: make one if there is none.
 
     Raises StoreLocked, SchemaTooNew, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
     """
     path = settings.database.path(settings.data_dir)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(path, on_lost=on_lost))
-        vault = await open_vault(database, settings.keys_dir, environ=os.environ)
+        vault = await open_vault(database, settings.keys_dir, environ=os.environ, create=create_key)
         if vault.created_key:
             log.warning(
                 "key.created",
@@ -122,9 +124,9 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
 
 
 @asynccontextmanager
-async def open_control(settings: RelaySettings) -> AsyncIterator[Control]:
+async def open_control(settings: RelaySettings, *, create_key: bool = True) -> AsyncIterator[Control]:
     """What a command works on when no daemon runs; keeps a daemon out meanwhile. Raises as `open_core`."""
-    async with open_core(settings, on_lost=lambda error: None) as core:
+    async with open_core(settings, on_lost=lambda error: None, create_key=create_key) as core:
         yield _control(settings, core, None)
         await core.queue.close()
 
