@@ -55,6 +55,7 @@ def test_a_client_with_everything_and_its_changes(run: Run, tmp_path: Path) -> N
     argv = ["client", "set", "erp", "--capture", "", "--deny", "", "--tolerate", "raw-8bit", "--default-domain", ""]
     after = run(*argv, "--json").json
     assert after.pop("warning")
+    assert after.pop("changed").keys() == {"capture", "denied", "tolerate", "tolerated", "default_domain"}
     assert after == {
         **before,
         "capture": "",
@@ -93,3 +94,16 @@ def test_switches_are_listed_with_meaning_and_default(run: Run, tmp_path: Path) 
     assert len(lines) == len(listed) + 2
     assert lines[-1].startswith("--tolerate NAME")
     assert not (tmp_path / "data").exists()
+
+
+def test_switches_are_put_on_and_off_and_shown_before_and_after(run: Run) -> None:
+    add(run)
+    run("client", "add", "erp", "--network", "10.1.0.0/16", "--tolerate", "raw-8bit,no-bare-cr")
+    out = run("client", "set", "erp", "--tolerate", "+odd-dots", "--tolerate", "-bare-lf").out
+    assert "  tolerate: raw-8bit, no-bare-cr -> raw-8bit, no-bare-cr, odd-dots, no-bare-lf\n" in out
+    out = run("client", "set", "erp", "--tolerate=-raw-8bit,-odd-dots,+bare-cr,+bare-lf").out
+    assert "  tolerate: raw-8bit, no-bare-cr, odd-dots, no-bare-lf -> -\n" in out
+    out = run("client", "set", "erp", "--tolerate", "odd-dots", "--capture", "t@example.com").out
+    assert "  tolerate: - -> odd-dots\n" in out
+    assert "  capture: - -> t@example.com\n" in out
+    refused(run("client", "set", "erp", "--tolerate", "+raw-8bit,odd-dots"), "give each with + or -")
