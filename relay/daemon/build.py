@@ -31,10 +31,13 @@ from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
 from relay.queue.store import Queue, now_ms
+from relay.queue.volume import accepted_octets
 from relay.submission.smtp.transport import SmtpTransport
 from relay.telemetry import get_logger
 
 log = get_logger()
+
+_DAY_MS = 86_400_000
 
 
 class BadCertificate(RelayError):
@@ -153,7 +156,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             wake=dispatcher.wake,
             clock=now_ms,
         )
-        rates, authentication = Rates(), Authentication(core.directory)
+        rates, authentication = await _rates(core), Authentication(core.directory)
         listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
         grants.start()
         try:
@@ -161,6 +164,17 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         finally:
             authentication.close()
             await grants.stop()
+
+
+async def _rates(core: Core) -> Rates:
+    """A restart does not give a client its day anew."""
+    rates, now = Rates(), now_ms()
+    limited = {client.name: client for client in core.directory.clients() if client.bytes_per_day}
+    if limited:
+        accepted = await core.database.read(lambda connection: accepted_octets(connection, limited, now - _DAY_MS))
+        for name, at_ms, octets in accepted:
+            rates.remember(limited[name], octets, (now - at_ms) / 1000)
+    return rates
 
 
 def _listener(
