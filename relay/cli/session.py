@@ -59,6 +59,12 @@ class _Held:
 
 def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], on_progress: Progress) -> Any:
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
+    _check_owner(settings.data_dir)
+    path = settings.database.path(settings.data_dir)
+    makes, new = action in _MAKES, not _exists(path)
+    if new and not makes:
+        raise _no_store(path.parent)
+
     import asyncio
 
     from relay.control import registry
@@ -66,12 +72,6 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
     from relay.daemon.build import open_control
     from relay.database.engine import StoreLocked
     from relay.mail.errors import RelayError, StorageFull
-
-    _check_owner(settings.data_dir)
-    path = settings.database.path(settings.data_dir)
-    makes, new = action in _MAKES, not _exists(path)
-    if new and not makes:
-        raise _no_store(path.parent)
 
     async def work() -> Any:
         async with open_control(settings, create_key=makes) as control:

@@ -17,6 +17,7 @@ from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.database.schema import audit
 from relay.mail.tolerance import DEFAULT
+from tests.store import lay_store
 
 SECRET = "a-secret-of-the-client-tests"
 EVERYTHING: dict[str, Any] = {
@@ -43,7 +44,7 @@ EVERYTHING: dict[str, Any] = {
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 
