@@ -184,9 +184,11 @@ def network_not_allowed(host: str) -> Refusal:
 def no_account(reverse_path: str) -> Refusal:
     """Nobody's credential fits this sender."""
     # Quoted: an administrator will copy it, and a local part may hold what a shell obeys.
-    mapping = quote(f"{reverse_path or '<>'}=ADDRESS")
     if reverse_path:
-        remedy = f"`relay account add {quote(reverse_path)}`, or `relay sender add {quote(reverse_path)} ACCOUNT`"
+        remedy = (
+            f"`relay account add {quote(reverse_path)}`, or `relay sender add {quote(reverse_path)} ACCOUNT`; "
+            f"or map it to one that has an account: --map {quote(f'{reverse_path}=ADDRESS')} (docs/legacy-clients.md)"
+        )
     else:
         remedy = "bounces have no sender: `relay sender add '<>' ACCOUNT`"
     return Refusal(
@@ -194,7 +196,7 @@ def no_account(reverse_path: str) -> Refusal:
         "5.7.1",
         f"<{_shown(reverse_path)}>: no account may send as this address; "
         "ask the administrator of this relay to register it",
-        f"{remedy}; or map it: `relay client set NAME --identity map --map {mapping}`",
+        remedy,
     )
 
 
