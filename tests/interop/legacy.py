@@ -189,8 +189,10 @@ async def _java(it: Errand, source: Path, *jars: str) -> None:
 
 async def go(it: Errand) -> None:
     """Go."""
+    program = shutil.which("go") or str(Path(MORE, "go").resolve())
     arguments = ("127.0.0.1", str(it.port), it.sender, it.recipient, it.body)
-    await run(it, "go", "run", str(PROGRAMS / "send.go"), *arguments, environ={"GOFLAGS": "-mod=mod"})
+    environ = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOROOT": str(Path(program).resolve().parents[1])}
+    await run(it, program, "run", str(PROGRAMS / "send.go"), *arguments, environ=environ)
 
 
 JARS = "java/usr/share/java"
