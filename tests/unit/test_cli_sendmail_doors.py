@@ -17,7 +17,7 @@ import pytest
 
 from relay.cli import nearest_door, sendmail, tree
 from relay.cli.submitting import Server
-from tests.wire.door import OpenDoor, open_door
+from tests.wire.door import DEADLINE_S, OpenDoor, open_door
 
 MAIL = b"From: <app@example.com>\nTo: ann@example.org\nSubject: hello\n\nIt works.\n"
 
@@ -325,6 +325,32 @@ async def test_bs_carries_a_dialogue(tmp_path: Path) -> None:
         assert b"250 2.0.0 Ok: queued as " in out
         assert out.splitlines()[-1].startswith(b"221 ")
         assert door.content().endswith(b"\r\n\r\n.\r\n")
+
+
+async def test_bs_says_nothing_before_the_greeting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(DEADLINE_S)
+
+        def door() -> tuple[bytes, bytes]:
+            """What comes within 0.3 s of silence, and what comes behind a greeting in two pieces."""
+            with listening.accept()[0] as session:
+                session.settimeout(0.3)
+                early = b""
+                try:
+                    early = session.recv(100)
+                except TimeoutError:
+                    session.sendall(b"220 slow")
+                session.settimeout(DEADLINE_S)
+                session.sendall(b" ESMTP\r\n")
+                late = session.recv(100)
+                session.sendall(b"221 2.0.0 Bye\r\n")
+                return early, late
+
+        serving = asyncio.create_task(asyncio.to_thread(door))
+        server = ("--server", f"127.0.0.1:{listening.getsockname()[1]}")
+        status, out, _ = await process(sys.executable, "-m", "relay", "sendmail", *server, "-bs", stdin=b"QUIT\r\n")
+        assert await serving == (b"", b"QUIT\r\n")
+        assert (status, out) == (0, b"220 slow ESMTP\r\n221 2.0.0 Bye\r\n")
 
 
 async def test_bs_without_a_relay_says_so_in_smtp(tmp_path: Path) -> None:

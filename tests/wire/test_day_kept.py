@@ -63,7 +63,7 @@ async def test_a_restart_gives_nobody_the_day_anew(tmp_path: Path) -> None:
         account_id = accounts.add_account(connection, "app@example.com", now_ms=1)
         accounts.add_sender(connection, "app@example.com", account_id, now_ms=1)
         client_store.add_client(connection, "erp", networks=["127.0.0.0/8"], now_ms=1, bytes_per_day=10_000)
-        for size, hours_ago in ((3000, 1), (2000, 1), (4000, 20), (9000, 25), (9000, 700)):
+        for size, hours_ago in ((3000, 1), (2000, 1.1), (4000, 20), (9000, 25), (9000, 700)):
             accept(connection, "erp", size, hours_ago)
         accept(connection, "other", 5000, 2)
 
