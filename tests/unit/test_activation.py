@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +18,9 @@ from relay.daemon.activation import BadActivation, Inherited, assigned, inherite
 from tests.system.activate import ROOT
 
 SHOW = """
+import json
 import os
+import re
 from relay.daemon.activation import inherited
 found = inherited(os.environ)
 print([(one.name, one.socket.getsockname(), one.socket.fileno(), one.socket.get_inheritable()) for one in found])
@@ -139,3 +143,12 @@ def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
     for address in ("", "relative", str(tmp_path / "nobody")):
         notify({"NOTIFY_SOCKET": address}, "READY=1")
     notify({}, "READY=1")
+
+
+def test_the_units_of_the_documentation_name_the_doors_of_its_settings() -> None:
+    page = (ROOT / "docs" / "running.md").read_text()
+    [doors] = re.findall(r"^RELAY_LISTENERS=(\[.*\])$", page, re.M)
+    named = {door["name"] for door in json.loads(doors)}
+    assert named == set(re.findall(r"FileDescriptorName=(\w+)", page))
+    assert all(f"relay-{name}.socket" in page for name in named)
+    assert all(door.keys() <= ListenerSettings.model_fields.keys() for door in json.loads(doors))
