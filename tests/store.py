@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from relay.database.engine import Database, open_database
@@ -30,10 +34,33 @@ class Store:
     backlog: list[int]
 
 
+@cache
+def _empty_store() -> bytes:
+    """An empty store at this program's schema, as the migrations make it: one run of them serves many tests."""
+
+    async def make(path: Path) -> bytes:
+        async with open_database(path):
+            pass
+        return path.read_bytes()  # its write-ahead log went into it on closing
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(make(Path(folder) / "relay.db"))).result()
+
+
+def lay_store(folder: Path) -> Path:
+    """Put an empty store into the data folder, which is made when it is not there; the folder."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / "relay.db"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_bytes(_empty_store())
+    return folder
+
+
 @asynccontextmanager
 async def open_store(folder: Path, *, memory_bytes: int = MEMORY, clean_end: bool = True) -> AsyncIterator[Store]:
     """Open (again) the store in `folder`; `clean_end` False leaves it as a crash would."""
-    async with open_database(folder / "relay.db") as database:
+    async with open_database(lay_store(folder) / "relay.db") as database:
         ledger = DotLedger(folder / "dots")
         queue = Queue(
             database,

@@ -60,7 +60,7 @@ _CHARSETS: Mapping[str, str] = {
 
 
 def checked_client(settings: ClientSettings) -> dict[str, Any]:
-    """`settings` as fields of `model.Client`. Raises BadSetting or BadAddress for the first value that cannot be."""
+    """`settings` as fields of `model.Client`. Raises BadSetting for the first value that cannot be."""
     return {field: _FIELDS[field](value) for field, value in settings.items()}
 
 
@@ -117,6 +117,32 @@ def checked_tolerate(switches: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(switches))
 
 
+def changed_tolerate(before: Sequence[str], given: Sequence[str]) -> Sequence[str]:
+    """`given` as the whole list: `+NAME` puts a switch on and `-NAME` off, the others stay as they were `before`.
+
+    Without signs `given` is the list.  Raises BadSetting.
+    """
+    signs = [switch[:1] in ("+", "-") for switch in given]
+    if not any(signs):
+        return given
+    if not all(signs):
+        remedy = "give each with + or - in front to change what there is, or none to replace it"
+        raise BadSetting("tolerate", ", ".join(given), remedy)
+    kept = dict.fromkeys(before)
+    for switch in given:
+        sign, name = switch[0], switch[1:]
+        if name not in SWITCHES:
+            remedy = f"write {'-' if sign == '+' else '+'}{name[3:]}" if name[3:] in SWITCHES else _nearest_switch(name)
+            raise BadSetting("tolerate", switch, remedy)
+        if {f"+{name}", f"-{name}"} <= set(given):
+            raise BadSetting("tolerate", f"both +{name} and -{name}", "give one of the two")
+        kept.pop(name, None)
+        kept.pop(f"no-{name}", None)
+        if (sign == "+") is not SWITCHES[name].default:
+            kept[name if sign == "+" else f"no-{name}"] = None
+    return list(kept)
+
+
 def known_switch(name: str) -> bool:
     """Is it a switch of `mail.tolerance`, or one with `no-` in front?"""
     return name in SWITCHES or (name.startswith("no-") and name[3:] in SWITCHES)
@@ -144,19 +170,34 @@ def _nearest_switch(given: str) -> str:
 
 
 def _patterns(field: str, normalised: Callable[[str], str]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    named = _named(field, normalised)
+
     def checked(patterns: Sequence[str]) -> tuple[str, ...]:
         _check_count(field, len(patterns))
-        return tuple(dict.fromkeys(normalised(pattern) for pattern in patterns))
+        return tuple(dict.fromkeys(named(pattern) for pattern in patterns))
 
     return checked
+
+
+def _named(field: str, checked: Callable[[str], str]) -> Callable[[str], str]:
+    """A wrong address says where it was given."""
+
+    def of_field(text: str) -> str:
+        try:
+            return checked(text)
+        except BadAddress as error:
+            raise BadSetting(field, error.text or "an empty text", error.remedy) from None
+
+    return of_field
 
 
 def _sender_map(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Each pattern once, in the order given."""
     _check_count("map", len(pairs))
     found: dict[str, str] = {}
+    of_pattern, of_target = _named("map", normalise_pattern), _named("map", settled_address)
     for pattern, address in pairs:
-        key, target = normalise_pattern(pattern), settled_address(address)
+        key, target = of_pattern(pattern), of_target(address)
         if found.setdefault(key, target) != target:
             raise BadSetting("map", f"{key}={target}", f"{key} goes to {found[key]} already; give one of the two")
     return tuple(found.items())
@@ -207,7 +248,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "bytes_per_day": _limit("bytes-per-day", _LARGEST_DAY),
     "recipients": _patterns("recipient", normalise_recipient_pattern),
     "denied": _patterns("deny", normalise_recipient_pattern),
-    "capture": _or_none(settled_address),
+    "capture": _or_none(_named("capture", settled_address)),
     "default_domain": _or_none(_default_domain),
     "charset": _or_none(checked_charset),
 }

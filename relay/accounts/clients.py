@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from relay.accounts.client_settings import (
     ClientSettings,
+    changed_tolerate,
     check_whole,
     checked_client,
     checked_client_name,
@@ -43,7 +44,7 @@ def add_client(connection: Connection, name: str, *, now_ms: int, **settings: Un
     """Register an application by the networks it connects from, or by its login.
 
     `senders`: the patterns it may use; none: every registered sender.  `sender_map` without `identity` means
-    identity "map".  Raises BadSetting, BadAddress, ClientExists, NetworkTaken, LoginTaken.
+    identity "map".  Raises BadSetting, ClientExists, NetworkTaken, LoginTaken.
     """
     nothing = Client(checked_client_name(name), (), created_at=now_ms)
     others = read_clients(connection)
@@ -57,7 +58,7 @@ def add_client(connection: Connection, name: str, *, now_ms: int, **settings: Un
 def change_client(connection: Connection, name: str, **settings: Unpack[ClientSettings]) -> Client:
     """Change the settings that are given, an empty one back to its default; the entry as it is then.
 
-    A client that need no longer log in loses login and password.  Raises BadSetting, BadAddress, ClientNotFound,
+    A client that need no longer log in loses login and password.  Raises BadSetting, ClientNotFound,
     NetworkTaken, LoginTaken; nothing is changed in that case.
     """
     before = get_client(connection, name)
@@ -73,6 +74,8 @@ def remove_client(connection: Connection, name: str) -> None:
 
 
 def _changed(before: Client, settings: ClientSettings, others: tuple[Client, ...]) -> Client:
+    if "tolerate" in settings:
+        settings = {**settings, "tolerate": changed_tolerate(before.tolerate, settings["tolerate"])}
     values = checked_client(settings)
     if values.get("sender_map") and not settings.get("identity") and before.identity == "envelope":
         values["identity"] = "map"

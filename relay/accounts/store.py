@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from relay.accounts import checking
 from relay.accounts.checking import AccountSettings
-from relay.accounts.clients import add_client, change_client, read_clients, remove_client
+from relay.accounts.clients import add_client, change_client, get_client, read_clients, remove_client
 from relay.accounts.errors import AccountExists, AccountInUse, AccountNotFound, SenderExists, SenderNotFound
 from relay.accounts.model import Account, AccountState, Client, FromPolicy, Sender
 from relay.accounts.normalise import check_address, normalise, normalise_pattern
@@ -24,6 +24,7 @@ __all__ = [
     "change_client",
     "find_account",
     "get_account",
+    "get_client",
     "load",
     "remove_account",
     "remove_client",

@@ -26,7 +26,11 @@ Answer = Annotated[
 ]
 Tolerate = Annotated[
     list[str] | None,
-    typer.Option("--tolerate", metavar="SWITCH", help="A fault to put up with; see `relay client switches`."),
+    typer.Option(
+        "--tolerate",
+        metavar="SWITCH",
+        help="A fault to put up with (see `relay client switches`); +SWITCH and -SWITCH change what there is.",
+    ),
 ]
 Auth = Annotated[
     str | None,
@@ -61,7 +65,9 @@ Charset = Annotated[
 def register(group: typer.Typer) -> None:
     """Add the commands."""
     group.command("add", epilog="Example: relay client add erp --network 10.1.2.0/24 --sender billing@example.com")(add)
-    group.command("set", epilog="Example: relay client set erp --tolerate no-brackets --messages-per-minute 60")(change)
+    group.command("set", epilog="Example: relay client set erp --tolerate +no-brackets --messages-per-minute 60")(
+        change
+    )
     group.command("list", epilog="Example: relay client list")(list_)
     group.command("show", epilog="Example: relay client show erp")(show)
     group.command("remove", epilog="Example: relay client remove erp")(remove)
@@ -145,7 +151,8 @@ def change(
 ) -> None:
     """Change what is given; an empty value clears.
 
-    Several values of one option replace all that it had.  It counts for whoever connects from now on.
+    The values of an option replace all that it had; only --tolerate +SWITCH and -SWITCH leave the others alone.
+    It counts for whoever connects from now on.
     """
     result = perform(
         "client.set",
@@ -250,7 +257,7 @@ def switches(as_json: Json = False) -> None:
         [(entry["switch"], "on" if entry["default"] else "off", entry["meaning"]) for entry in known],
         nothing="",
     )
-    say("--tolerate NAME puts one on for a client, --tolerate no-NAME off.")
+    say("--tolerate NAME puts one on for a client, --tolerate no-NAME off; +NAME and -NAME leave its others alone.")
 
 
 _IDENTITIES = {
@@ -279,5 +286,12 @@ def _tell(what: str, entry: dict[str, Any], as_json: bool) -> None:
     where = ", ".join(entry["networks"]) or "any allowed network"
     who = f"{where}, logged in as {entry['login']}," if entry["login"] else where
     say(f"{what} {entry['name']}: {who} may send as {whom}.")
+    for field, change in entry.get("changed", {}).items():
+        say(f"  {field}: {_value(change['before'])} -> {_value(change['after'])}")
     if entry["warning"]:
         say(f"{entry['warning']}.")
+
+
+def _value(value: Any) -> str:
+    """A setting for people; "-" for none."""
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "-"

@@ -21,9 +21,15 @@ def pass_through(server: Server) -> int:
         sys.stderr.write(f"relay: no answer from the relay at {server}: {error.strerror or error}; try again later\n")
         return 75
     with connected:
-        # Ends with this process: nothing can wake it from a read that the other program never answers.
-        threading.Thread(target=_carry_in, args=(connected,), daemon=True).start()
         try:
+            # A program may have its whole dialogue ready; the door turns away who talks before its greeting.
+            while not (chunk := connected.recv(_CHUNK)).endswith(b"\n"):
+                if not chunk:
+                    return 0
+                _say(chunk)
+            _say(chunk)
+            # Ends with this process: nothing can wake it from a read that the other program never answers.
+            threading.Thread(target=_carry_in, args=(connected,), daemon=True).start()
             while chunk := connected.recv(_CHUNK):
                 _say(chunk)
         except OSError:  # the door is gone, or silent for longer than it lets a session be

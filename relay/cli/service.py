@@ -36,14 +36,12 @@ def migrate(
     from relay.control.migrate import schema_of
 
     settings = settings_or_refuse()
-    before = schema_of(settings.database.path(settings.data_dir))
+    before = schema_of(settings.database.path(settings.data_dir))  # None: no SQLite store that could be read
     result = perform("migrate", {})
     result["migrated"] = before != result["schema"]
     if as_json:
         print_json(result)
-    elif before is None:
-        say(f"Made {result['database']} with schema {result['schema']}.")
     elif result["migrated"]:
-        say(f"Migrated {result['database']} from schema {before} to {result['schema']}.")
+        say(f"Migrated {result['database']} from schema {before or 'none'} to {result['schema']}.")
     else:
         say(f"{result['database']} is up to date: schema {result['schema']}.")

@@ -18,6 +18,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 _STARTING_S = 5.0  # how long a daemon may hold the store without answering: it recovers, then it listens
 _LOOK_S = 0.1
+_MAKES = frozenset({"account.add"})  # actions that may begin a store; `serve` and `demo` are no actions
 
 
 def settings_or_refuse() -> RelaySettings:
@@ -58,28 +59,43 @@ class _Held:
 
 def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], on_progress: Progress) -> Any:
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
+    _check_owner(settings.data_dir)
+    path = settings.database.path(settings.data_dir)
+    makes, new = action in _MAKES, not _exists(path)
+    if new and not makes:
+        raise _no_store(path.parent)
+
     import asyncio
 
     from relay.control import registry
-    from relay.credentials.errors import KeyRefused
+    from relay.credentials.errors import KeyMissing, KeyRefused
     from relay.daemon.build import open_control
     from relay.database.engine import StoreLocked
     from relay.mail.errors import RelayError, StorageFull
 
-    _check_owner(settings.data_dir)
-
     async def work() -> Any:
-        async with open_control(settings) as control:
+        async with open_control(settings, create_key=makes) as control:
             return await registry.run(control.asked_by(_actor(), on_progress), action, arguments)
 
     try:
-        return asyncio.run(work())
+        result = asyncio.run(work())
+        if new:
+            from relay.cli.output import note
+
+            note(f"Made a new store in {path.parent}, with its first key in {settings.keys_dir}: back both up.")
+        return result
     except StoreLocked as locked:
         return _Held(locked.holder)
     except ControlError:
         raise
     except KeyRefused as error:
         raise ControlError(f"{error.source} {error.reason}", error.remedy) from None
+    except KeyMissing as error:
+        if error.key_ids:
+            raise ControlError(*_parted(str(error))) from None
+        raise ControlError(
+            f"there is no key in {settings.keys_dir.absolute()}", f"{_ELSEWHERE}, or RELAY_KEYS_DIR"
+        ) from None
     except StorageFull:
         raise ControlError("the disk is full", "free some space, then repeat the command") from None
     except RelayError as error:
@@ -90,6 +106,27 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
             f"the store in {settings.data_dir} cannot be opened: {where}{error.strerror}",
             "run the command as the user of the daemon, or set RELAY_DATA_DIR",
         ) from None
+
+
+_ELSEWHERE = "run it in the folder with relay.env, or set RELAY_ENV_FILE or RELAY_DATA_DIR"
+
+
+def _exists(path: Path) -> bool:
+    """Who may not look will be told so when it is opened."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _no_store(folder: Path) -> ControlError:
+    """A command in the wrong folder must not make a store that no daemon uses."""
+    read = os.environ.get("RELAY_ENV_FILE") or ("relay.env" if _exists(Path("relay.env")) else "")
+    where = f"as {read} and the environment say" if read else f"and {Path.cwd()} has no relay.env"
+    return ControlError(
+        f"there is no store in {folder.absolute()}, {where}",
+        f"{_ELSEWHERE}; `relay serve` or the first `relay account add` makes a new one",
+    )
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from relay.cli.output import Json, print_json, say
+from relay.cli.output import Json, complain, print_json, say
 from relay.cli.session import perform
 from relay.control.refusal import ControlError
 
 _LOOKED_AT = 60_000  # octets of the file: its header is what counts
+_MEASURED = 1 << 31  # octets: nothing larger is taken anyway
 
 
 def register(group: typer.Typer) -> None:
@@ -33,9 +34,9 @@ def try_(
 
     Exit status 1: it would be refused.
     """
-    arguments = {"address": address, "sender": sender, "recipient": recipient}
+    arguments: dict[str, Any] = {"address": address, "sender": sender, "recipient": recipient}
     if file is not None:
-        arguments["content"] = _beginning(file)
+        arguments["content"], arguments["size"] = _read(file)
     result = perform("client.try", arguments)
     if as_json:
         print_json(result)
@@ -44,23 +45,31 @@ def try_(
             say(f"{'ok' if step['ok'] else 'NO':<3} {step['step']:<8} {step['text']}")
         if result["accepted"]:
             say("It would be accepted.")
-        if len(arguments.get("content", "")) >= _LOOKED_AT:
-            say(f"Only the first {_LOOKED_AT} octets of the mail were looked at.")
     if not result["accepted"]:
         if not as_json:
             sys.stdout.flush()
-            sys.stderr.write(f"relay: it would be refused: {result['reply']}\n")
+            complain(f"it would be refused: {result['reply']}" + (f"; {result['remedy']}" if result["remedy"] else ""))
         raise typer.Exit(1)
 
 
-def _beginning(file: Path) -> str:
+def _read(file: Path) -> tuple[str, int]:
+    """The beginning of the mail, an octet a character, and the octets of the whole."""
     try:
         if str(file) == "-":
-            return sys.stdin.buffer.read(_LOOKED_AT).decode("latin-1")
+            return _measured(sys.stdin.buffer, mend=False)
         with file.open("rb") as opened:
-            octets = opened.read(_LOOKED_AT)
             # A mail saved on Unix has LF; what an application sends over SMTP is another thing.
-            return (octets if b"\r\n" in octets else octets.replace(b"\n", b"\r\n")).decode("latin-1")
+            return _measured(opened, mend=True)
     except OSError as error:
         remedy = "give a file that can be read, or - for standard input"
         raise ControlError(f"{file}: {error.strerror}", remedy) from None
+
+
+def _measured(stream: BinaryIO, *, mend: bool) -> tuple[str, int]:
+    octets = stream.read(_LOOKED_AT)
+    mend = mend and b"\r\n" not in octets
+    beginning = octets.replace(b"\n", b"\r\n") if mend else octets
+    size = len(beginning)
+    while size < _MEASURED and (octets := stream.read(_LOOKED_AT)):
+        size += len(octets) + (octets.count(b"\n") if mend else 0)
+    return beginning[:_LOOKED_AT].decode("latin-1"), size

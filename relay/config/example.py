@@ -9,6 +9,7 @@ from relay.config.variables import Variable, variables
 
 _HEAD = """\
 # Settings of the relay, each with its default. Copy this file to relay.env and remove the "#" of what you change.
+# It is looked for in the current folder; RELAY_ENV_FILE in the environment names it for commands run elsewhere.
 # The environment wins over this file, this file over the secrets folder (/run/secrets, one file a setting).
 # Lists take commas or JSON; yes/no take Y, N, yes, no, true, false, 1, 0; blank means not set. A misspelt name stops
 # the start. Made by `make example`; edit relay/config/settings.py instead.

@@ -12,6 +12,7 @@ from relay.accounts.model import Client
 from relay.accounts.passwords import hash_password
 from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.reasons import refusals, shown
+from relay.mail.tolerance import tolerance
 
 _CLOSED = (
     "From now on only defined clients may send: addresses in no client's networks are refused, "
@@ -98,7 +99,10 @@ async def client_set(
     default_domain: str | None = None,
     charset: str | None = None,
 ) -> dict[str, Any]:
-    """Change what is given; an empty value takes the default again. For whoever connects from now on."""
+    """Change what is given; an empty value takes the default again. For whoever connects from now on.
+
+    `tolerate` replaces the switches, or changes them where each has + or - in front.  `changed`: what is different now.
+    """
     with refusals():
         settings = await _settings(
             networks=networks,
@@ -121,13 +125,18 @@ async def client_set(
         )
         if not settings:
             raise ControlError("nothing to change was given", "see `relay client set --help`")
-        client = await control.change(
+        before, client = await control.change(
             "client.set",
             shown(name),
             _detail(settings),
-            lambda connection: store.change_client(connection, name, **settings),
+            lambda connection: (
+                store.get_client(connection, name),
+                store.change_client(connection, name, **settings),
+            ),
         )
-    return {**_facts(control, client), "warning": "; ".join(_warnings(control, client, first=False))}
+    facts, was = _facts(control, client), _facts(control, before)
+    changed = {field: {"before": was[field], "after": facts[field]} for field in facts if was[field] != facts[field]}
+    return {**facts, "changed": changed, "warning": "; ".join(_warnings(control, client, first=False))}
 
 
 async def client_list(control: Control) -> list[dict[str, Any]]:
@@ -217,7 +226,7 @@ def _facts(control: Control, client: Client) -> dict[str, Any]:
         "bytes_per_day": client.bytes_per_day,
         "answer": client.answer,
         "tolerate": list(client.tolerate),
-        "tolerated": sorted(control.directory.tolerance_of(client)),  # with what is on for everybody
+        "tolerated": sorted(tolerance(client.tolerate)),  # with what is on for everybody
         "default_domain": client.default_domain,
         "charset": client.charset,
         "created_at": iso(client.created_at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.config.settings import ListenerSettings
 from relay.control.context import Control, ControlError
@@ -13,6 +13,7 @@ from relay.listener import replies
 from relay.listener.intake import MAX_LINE, MAX_LONG_LINE
 from relay.listener.policy import AccessPolicy, Peer, Sender
 from relay.listener.rates import Rates
+from relay.listener.replies import LOGIN_FIRST, remedy_of
 from relay.mail.address import Malformed, parse_mail, parse_rcpt
 from relay.mail.author import Authors
 from relay.mail.canonical import Canonicaliser
@@ -39,42 +40,52 @@ class _Course:
         self.reply = reply
 
 
+class _Mail(NamedTuple):
+    """`content`: its beginning, an octet a character; None: not given. `size` in octets, 0: not known."""
+
+    sender: str
+    recipient: str
+    content: str | None
+    size: int
+
+
 async def client_try(
-    control: Control, *, address: str, sender: str, recipient: str, content: str | None = None
+    control: Control,
+    *,
+    address: str,
+    sender: str,
+    recipient: str,
+    content: str | None = None,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """Would mail from this IP address, MAIL FROM and RCPT TO be taken, and what becomes of it?
 
     `content`: the beginning of the mail, an octet a character (ISO 8859-1); without it the header is not looked at.
-    Rates and connection caps are not part of the answer, nor is a login: it counts as done.
+    `size`: octets of the whole mail, where `content` is not all of it.  Rates and connection caps are not part of the
+    answer, nor is a login: it counts as done, where a door offers it.
     """
     course = _Course([])
     found: dict[str, Any] = {"client": None, "account": None, "sender": None, "recipient": None, "repaired": []}
-    _walk(control, course, found, address, sender, recipient, content)
-    return {**found, "accepted": course.reply is None, "reply": str(course.reply or ""), "steps": course.steps}
+    mail = _Mail(sender, recipient, content, max(size or 0, len(content or "")))
+    _walk(control, course, found, address, mail)
+    reply = course.reply
+    remedy = remedy_of(reply, found["client"] or "NAME") if reply is not None else ""
+    return {
+        **found,
+        "accepted": reply is None,
+        "reply": str(reply or ""),
+        "remedy": remedy,
+        "steps": course.steps,
+    }
 
 
-def _walk(
-    control: Control,
-    course: _Course,
-    found: dict[str, Any],
-    address: str,
-    sender: str,
-    recipient: str,
-    content: str | None,
-) -> None:
-    doors = [(door, AccessPolicy(door, control.directory, lambda: True, Rates())) for door in control.settings.doors]
-    tried = [(door, policy, policy.enter(address)) for door, policy in doors]
-    door, policy, entered = next((found for found in tried if not isinstance(found[2], Reply)), tried[0])
-    if isinstance(entered, Reply):
-        course.refuse("connect", entered)
+def _walk(control: Control, course: _Course, found: dict[str, Any], address: str, mail: _Mail) -> None:
+    entered = _enter(control, course, address)
+    if entered is None:
         return
-    if len(doors) > 1 or door.tls_mode == "required":
-        tls = ", behind STARTTLS" if door.tls_mode == "required" else ""
-        course.note("door", f"{door.address}{tls}: the first of {len(doors)} that lets {address} in")
-    peer = entered._replace(authenticated=True)
+    door, policy, peer = entered
     found["client"] = peer.client.name if peer.client is not None else None
-    course.note("connect", _who(control, peer))
-    taken = _mail(course, policy, peer, sender)
+    taken = _mail(course, door, policy, peer, mail)
     if taken is None:
         return
     if taken.route is not None:
@@ -83,19 +94,63 @@ def _walk(
         course.note("MAIL", f"goes out as {taken.path or '<>'} through {found['account']}: rule {taken.route.rule}")
     else:
         course.note("MAIL", "taken for now: whose mail it is will be decided by its header")
-    goal = _rcpt(course, policy, peer, recipient)
+    goal = _rcpt(course, policy, peer, mail.recipient)
     if goal is None:
         return
     captured = peer.client.capture if peer.client is not None else ""
     found["recipient"] = captured or goal
     course.note("RCPT", f"captured: goes to {captured} instead of {goal}" if captured else f"goes to {goal}")
-    if content is None and policy.must_judge(peer, taken.route):
+    if mail.content is None and policy.must_judge(peer, taken.route):
         course.note("header", "decides as well for this client: give a FILE to see how")
-    elif content is not None:
-        _header(control, course, found, door, policy, peer, taken, goal, content)
-    if course.reply is None:
-        direct = peer.client is not None and peer.client.answer == "direct"
-        course.note("DATA", "250, once the provider has answered" if direct else "250, once it is safely queued")
+    elif mail.content is not None:
+        _header(control, course, found, door, policy, peer, taken, goal, mail.content)
+    if course.reply is not None:
+        return
+    if mail.size > len(mail.content or ""):
+        course.note("DATA", f"only its first {len(mail.content or '')} octets of {mail.size} were looked at")
+    direct = peer.client is not None and peer.client.answer == "direct"
+    course.note("DATA", "250, once the provider has answered" if direct else "250, once it is safely queued")
+
+
+def _enter(control: Control, course: _Course, address: str) -> tuple[ListenerSettings, AccessPolicy, Peer] | None:
+    """By the first door that lets `address` in; by the first that offers AUTH where the client must log in."""
+    doors = [(door, AccessPolicy(door, control.directory, lambda: True, Rates())) for door in control.settings.doors]
+    tried = [(door, policy, policy.enter(address)) for door, policy in doors]
+    inside = [(door, policy, peer) for door, policy, peer in tried if isinstance(peer, Peer)]
+    if not inside:
+        reply = tried[0][2]
+        assert isinstance(reply, Reply)
+        course.refuse("connect", reply)
+        return None
+    client = inside[0][2].client
+    logs_in = client is not None and client.auth == "login"
+    offering = [entered for entered in inside if _auth(entered[0])] if logs_in else inside
+    door, policy, peer = (offering or inside)[0]
+    if len(doors) > 1 or door.tls_mode == "required":
+        tls = ", behind STARTTLS" if door.tls_mode == "required" else ""
+        which = f" that lets {address} in" + (" and offers AUTH" if logs_in and offering else "")
+        course.note("door", f"{door.address}{tls}: the first of {len(doors)}{which}")
+    course.note("connect", _who(control, peer))
+    if logs_in:
+        if not offering:
+            course.note("AUTH", f"no door that lets {address} in offers it: {_NO_AUTH}")
+            course.refuse("MAIL", LOGIN_FIRST)
+            return None
+        others = ", ".join(f"{other.address} {_auth(other)}" for other, _, _ in offering)
+        course.note("AUTH", f"PLAIN and LOGIN are offered by {others}; the login counts as done here")
+    return door, policy, peer._replace(authenticated=True)
+
+
+_NO_AUTH = "give one a certificate (TLS_CERT, TLS_KEY), or AUTH_WITHOUT_TLS=yes where clear text is no risk"
+
+
+def _auth(door: ListenerSettings) -> str:
+    """How a client that must log in can do so; "": it cannot."""
+    if door.tls_mode == "implicit":
+        return "(TLS from the first octet)"
+    if door.auth_without_tls:
+        return "(also without TLS)" if door.tls_cert is not None else "(without TLS)"
+    return "behind STARTTLS" if door.tls_mode != "none" else ""
 
 
 def _who(control: Control, peer: Peer) -> str:
@@ -107,13 +162,15 @@ def _who(control: Control, peer: Peer) -> str:
     return f"{text}; it has to log in as {peer.client.login}" if peer.client.auth == "login" else text
 
 
-def _mail(course: _Course, policy: AccessPolicy, peer: Peer, sender: str) -> Sender | None:
+def _mail(course: _Course, door: ListenerSettings, policy: AccessPolicy, peer: Peer, mail: _Mail) -> Sender | None:
+    argument = f"FROM:<{mail.sender.strip('<>')}>".encode()
     try:
-        path = parse_mail(f"FROM:<{sender.strip('<>')}> SMTPUTF8".encode(), tolerance=peer.tolerance).address
+        path = parse_mail(argument + b" SMTPUTF8", tolerance=peer.tolerance).address
     except Malformed as error:
-        course.refuse("MAIL", replies.malformed(error, sender=True))
+        course.refuse("MAIL", replies.malformed(error, argument, sender=True))
         return None
-    taken = policy.sender(peer, path)
+    limit = door.max_message_bytes
+    taken = replies.too_large(limit) if mail.size > limit else policy.sender(peer, path, mail.size)
     if isinstance(taken, Reply):
         course.refuse("MAIL", taken)
         return None
@@ -122,12 +179,13 @@ def _mail(course: _Course, policy: AccessPolicy, peer: Peer, sender: str) -> Sen
 
 def _rcpt(course: _Course, policy: AccessPolicy, peer: Peer, recipient: str) -> str | None:
     given = recipient.strip("<>")
+    argument = f"TO:<{given}>".encode()
     try:
-        goal = parse_rcpt(f"TO:<{given}>".encode(), smtputf8=True, tolerance=peer.tolerance).address
+        goal = parse_rcpt(argument, smtputf8=True, tolerance=peer.tolerance).address
         if "@" not in goal and peer.client is not None:
             goal = parse_rcpt(f"TO:<{goal}@{peer.client.default_domain}>".encode(), smtputf8=True).address
     except Malformed as error:
-        course.refuse("RCPT", replies.malformed(error, sender=False))
+        course.refuse("RCPT", replies.malformed(error, argument, sender=False))
         return None
     refusal = policy.recipient(peer, goal)
     if refusal is not None:

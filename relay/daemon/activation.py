@@ -51,24 +51,55 @@ def inherited(environ: MutableMapping[str, str]) -> list[Inherited]:
 
 
 def assigned(given: Sequence[Inherited], doors: Sequence[ListenerSettings]) -> list[socket.socket | None]:
-    """The socket of each door: the one with the door's name, or else the next in order; None: it opens its own.
+    """The socket of each door; None: it opens its own.
 
-    Raises BadActivation when more were given than there are doors.
+    As soon as one door has a name, each socket must carry the name of a door: a socket that was meant for TLS never
+    becomes a plain door because its name was misspelt or left out.  Where no door has one, sockets of one unit go by
+    their order, which is that of its ListenStream= lines; there is no order among units (systemd.socket(5)).
+
+    Raises BadActivation, with the remedy.
     """
-    if len(given) > len(doors):
-        raise BadActivation(f"LISTEN_FDS: {len(given)} sockets for {len(doors)} doors; name each in RELAY_LISTENERS")
-    left = list(given)
+    if any(door.name is not None for door in doors):
+        return _by_name(given, doors)
+    if given and len(given) != len(doors):
+        raise BadActivation(
+            f"LISTEN_FDS: {_count(len(given), 'socket')} for {_count(len(doors), 'door')}; give each door a name in "
+            "RELAY_LISTENERS, and its socket the same in FileDescriptorName="
+        )
+    if len({one.name for one in given}) > 1:
+        raise BadActivation(
+            f"LISTEN_FDNAMES: no door has a name, so whose are {' and '.join(_shown(one) for one in given[:3])}? "
+            'Name the doors in RELAY_LISTENERS ("name": …), as FileDescriptorName= names their sockets'
+        )
+    return [one.socket for one in given] or [None] * len(doors)
+
+
+def _by_name(given: Sequence[Inherited], doors: Sequence[ListenerSettings]) -> list[socket.socket | None]:
+    names = [door.name for door in doors]
     found: list[socket.socket | None] = [None] * len(doors)
-    for number, door in enumerate(doors):
-        if door.name is not None:
-            named = next((one for one in left if one.name == door.name), None)
-            if named is not None:
-                left.remove(named)
-                found[number] = named.socket
-    for number, free in enumerate(found):
-        if free is None and left:
-            found[number] = left.pop(0).socket
+    for one in given:
+        if one.name not in names:
+            known = ", ".join(name for name in names if name is not None)
+            raise BadActivation(
+                f"LISTEN_FDNAMES: no door has the name of the socket {_shown(one)}; "
+                f"give it FileDescriptorName= with one of {known}, or a door that name in RELAY_LISTENERS"
+            )
+        number = names.index(one.name)
+        if found[number] is not None:
+            raise BadActivation(
+                f"LISTEN_FDNAMES: two sockets have the name {_shown(one)}; a door has one: "
+                "write one ListenStream= for each name, and a door for each in RELAY_LISTENERS"
+            )
+        found[number] = one.socket
     return found
+
+
+def _shown(one: Inherited) -> str:
+    return ascii(one.name)[1:-1] or "without a name"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:

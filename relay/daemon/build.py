@@ -37,11 +37,14 @@ from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
 from relay.queue.store import Queue, now_ms
+from relay.queue.volume import accepted_octets
 from relay.submission.smtp.probe import probe
 from relay.submission.smtp.transport import SmtpTransport
 from relay.telemetry import get_logger
 
 log = get_logger()
+
+_DAY_MS = 86_400_000
 
 
 class BadCertificate(RelayError):
@@ -75,15 +78,17 @@ class Relay:
 
 
 @asynccontextmanager
-async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Core]:
-    """Lock and open the store, prove that the keys fit, recover the queue.
+async def open_core(
+    settings: RelaySettings, *, on_lost: Callable[[BaseException], None], create_key: bool = True
+) -> AsyncIterator[Core]:
+    """Lock and open the store, prove that the keys fit, recover the queue. `create_key`: make one if there is none.
 
     Raises StoreLocked, SchemaTooNew, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
     """
     path = settings.database.path(settings.data_dir)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(path, on_lost=on_lost))
-        vault = await open_vault(database, settings.keys_dir, environ=os.environ)
+        vault = await open_vault(database, settings.keys_dir, environ=os.environ, create=create_key)
         if vault.created_key:
             log.warning(
                 "key.created",
@@ -132,9 +137,9 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
 
 
 @asynccontextmanager
-async def open_control(settings: RelaySettings) -> AsyncIterator[Control]:
+async def open_control(settings: RelaySettings, *, create_key: bool = True) -> AsyncIterator[Control]:
     """What a command works on when no daemon runs; keeps a daemon out meanwhile. Raises as `open_core`."""
-    async with open_core(settings, on_lost=lambda error: None) as core:
+    async with open_core(settings, on_lost=lambda error: None, create_key=create_key) as core:
         yield _control(settings, core, None)
         await core.queue.close()
 
@@ -165,7 +170,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             period_s=settings.dispatch.login_check_s,
             clock=now_ms,
         )
-        rates, authentication = Rates(), Authentication(core.directory)
+        rates, authentication = await _rates(core), Authentication(core.directory)
         listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
@@ -191,6 +196,17 @@ def _login_without_mail(settings: RelaySettings, core: Core) -> LogIn:
         )
 
     return log_in
+
+
+async def _rates(core: Core) -> Rates:
+    """A restart does not give a client its day anew."""
+    rates, now = Rates(), now_ms()
+    limited = {client.name: client for client in core.directory.clients() if client.bytes_per_day}
+    if limited:
+        accepted = await core.database.read(lambda connection: accepted_octets(connection, limited, now - _DAY_MS))
+        for name, at_ms, octets in accepted:
+            rates.remember(limited[name], octets, (now - at_ms) / 1000)
+    return rates
 
 
 def _listener(

@@ -63,7 +63,12 @@ class Dialogue:
         try:
             return command(self, argument)
         except Malformed as error:
-            return self.refuse(replies.malformed(error, sender=verb == b"MAIL"))
+            said, is_sender = replies.said(argument), verb == b"MAIL"
+            return self.refuse(
+                replies.malformed(error, argument, sender=is_sender),
+                sender=said if is_sender else self.transaction.original_path,
+                recipient="" if is_sender else said,
+            )
 
     def reset(self, *, tls: bool = False) -> None:
         """Forget the transaction; under new `tls` also who the client said it was (RFC 3207 4.2)."""
@@ -73,11 +78,13 @@ class Dialogue:
 
     def refuse(self, reply: Reply, *, sender: str = "", recipient: str = "", bogus: bool = False) -> bytes:
         """Say no, log it, count it; too many end the session."""
+        client = self.peer.client
         log.info(
             "transaction.rejected",
             code=reply.code,
             status=reply.status,
             reply=reply.text,
+            remedy=replies.remedy_of(reply, client.name if client is not None else "NAME"),
             client=self.peer.name,
             sender=sender,
             recipient=recipient,

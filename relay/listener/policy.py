@@ -98,8 +98,8 @@ class AccessPolicy:
         if not self._has_room():
             return replies.NO_ROOM
         if client is not None:
-            if not self._rates.fits(client, size):
-                return replies.DAY_SPENT
+            if (refusal := self._of_day(client, size)) is not None:
+                return refusal
             if not self._rates.message(client):
                 return replies.TOO_MANY_MESSAGES
         return sender
@@ -109,7 +109,7 @@ class AccessPolicy:
         if route is None:
             return replies.no_account(reverse_path)
         if not self._directory.may_use(peer.client, reverse_path):
-            return replies.not_your_sender(reverse_path, peer.name)
+            return replies.not_your_sender(reverse_path, peer.name, entry=peer.client is not None)
         return Sender(reverse_path, route)
 
     def recipient(self, peer: Peer, recipient: str) -> Reply | None:
@@ -123,7 +123,14 @@ class AccessPolicy:
 
     def octets(self, peer: Peer, size: int) -> Reply | None:
         """Why a content of `size` octets is too much for this client's day; None: it is not."""
-        return None if peer.client is None or self._rates.fits(peer.client, size) else replies.DAY_SPENT
+        return None if peer.client is None else self._of_day(peer.client, size)
+
+    def _of_day(self, client: Client, size: int) -> Reply | None:
+        if self._rates.fits(client, size):
+            return None
+        # What no day has room for would come again for ever.
+        limit = client.bytes_per_day
+        return replies.larger_than_a_day(limit, client.name) if size > limit else replies.day_spent(client.name)
 
     def accepted(self, peer: Peer, size: int) -> None:
         """Count what was accepted."""
@@ -142,8 +149,8 @@ class AccessPolicy:
         author: str | None = None
         if sender.route is None:
             sender, author = self._by_header(peer, authors)
-        elif peer.client is not None and peer.client.senders:
-            author = self._check_authors(peer, peer.client, authors)
+        elif _is_checked(peer, sender.route):
+            author = self._check_authors(peer, authors)
         route = sender.route
         assert route is not None
         account = self._directory.account(route.account_id)
@@ -164,11 +171,11 @@ class AccessPolicy:
         found = self._routed(peer, mapped)
         if isinstance(found, Reply):
             raise AuthorRefused(found)
-        if peer.client is not None and peer.client.senders:
-            return found, self._check_authors(peer, peer.client, authors)
+        if _is_checked(peer, found.route):
+            return found, self._check_authors(peer, authors)
         return found, mapped if mapped != author and self._directory.route(author) is None else None
 
-    def _check_authors(self, peer: Peer, client: Client, authors: Authors) -> str | None:
+    def _check_authors(self, peer: Peer, authors: Authors) -> str | None:
         """Refuse who is not the client's to name. An address that only its map allows does not leave the house:
 
         From becomes what the map says, which is returned, and a Sender that differs goes.
@@ -176,10 +183,10 @@ class AccessPolicy:
         _must_be_readable(authors)
         author: str | None = None
         for address in (*authors.addresses, authors.sender) if authors.sender else authors.addresses:
-            if self._directory.may_use(client, address):
+            if self._directory.may_use(peer.client, address):
                 continue
             mapped = self._mapped(peer, address)
-            if mapped == address or len(authors.addresses) > 1 or not self._directory.may_use(client, mapped):
+            if mapped == address or len(authors.addresses) > 1 or not self._directory.may_use(peer.client, mapped):
                 raise AuthorRefused(replies.not_your_author(address, peer.name))
             author = author or mapped
         return author
@@ -210,6 +217,15 @@ class AccessPolicy:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return address if any(address in network for network in self._settings.allowed_networks) else None
+
+
+def _is_checked(peer: Peer, route: Route | None) -> bool:
+    """Must the client be allowed to use who is named in the header?
+
+    Not where the sender's policy is `rewrite`: what the application wrote there does not leave as author.
+    """
+    bound = peer.client is not None and bool(peer.client.senders)
+    return bound and (route is None or route.from_policy != "rewrite")
 
 
 def _must_be_readable(authors: Authors) -> None:

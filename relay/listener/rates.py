@@ -50,9 +50,11 @@ class _Day:
             self._bins[passed % _HOURS] = 0
         self._hour = max(self._hour, hour)
 
-    def add(self, octets: int) -> None:
-        self._bins[self._hour % _HOURS] += octets
-        self.total += octets
+    def add(self, octets: int, at_s: float) -> None:
+        hour = int(at_s // _HOUR_S)
+        if self._hour - _HOURS < hour <= self._hour:
+            self._bins[hour % _HOURS] += octets
+            self.total += octets
 
 
 class _Use:
@@ -65,7 +67,7 @@ class _Use:
 
 
 class Rates:
-    """One for all doors. Kept in memory alone: a restart begins with full buckets and an empty day.
+    """One for all doors. Kept in memory alone: a restart begins with full buckets, and with the day it is told of.
 
     The limits are read from the entry at each call, so that a changed one counts at once.  A client without limits
     leaves nothing here.  `clock`: seconds that never go back.
@@ -105,8 +107,12 @@ class Rates:
 
     def spend(self, client: Client, octets: int) -> None:
         """Count what was accepted."""
+        self.remember(client, octets, 0.0)
+
+    def remember(self, client: Client, octets: int, age_s: float) -> None:
+        """Count what was accepted `age_s` seconds ago, be it by an earlier process."""
         if client.bytes_per_day:
-            self._day(client).add(octets)
+            self._day(client).add(octets, self._clock() - max(0.0, age_s))
 
     def forget(self, known: Container[str]) -> None:
         """Drop what is kept of clients whose names are not in `known`."""

@@ -219,7 +219,14 @@ class RelaySession(SMTP):
     def _turn_away(self, reply: Reply) -> bool:
         self._closing = "refused"
         self._out.append(reply.to_wire())
-        log.warning("listener.refused", code=reply.code, status=reply.status, reply=reply.text, client=self._host)
+        log.warning(
+            "listener.refused",
+            code=reply.code,
+            status=reply.status,
+            reply=reply.text,
+            remedy=replies.remedy_of(reply),
+            client=self._host,
+        )
         return False
 
     async def _converse(self) -> None:

@@ -172,15 +172,27 @@ async def nodemailer(it: Errand) -> None:
 
 async def java_mail(it: Errand) -> None:
     """Java, without compiling: `java FILE` does that."""
-    jars = ":".join(str(Path(MORE, JARS, name)) for name in ("javax.mail.jar", "javax.activation.jar"))
-    arguments = ("127.0.0.1", str(it.port), it.sender, it.recipient, it.body)
-    await run(it, "java", "-cp", jars, str(PROGRAMS / "Send.java"), *arguments)
+    await _java(it, PROGRAMS / "Send.java", "javax.mail.jar", "javax.activation.jar")
+
+
+async def jakarta_mail(it: Errand) -> None:
+    """The same program as it is since 2020, when the packages got another name."""
+    source = it.folder / "Send.java"
+    source.write_text((PROGRAMS / "Send.java").read_text().replace("javax.mail.", "jakarta.mail."))
+    await _java(it, source, "jakarta-mail.jar", "jakarta-activation.jar")
+
+
+async def _java(it: Errand, source: Path, *jars: str) -> None:
+    path = ":".join(str(Path(MORE, JARS, name)) for name in jars)
+    await run(it, "java", "-cp", path, str(source), "127.0.0.1", str(it.port), it.sender, it.recipient, it.body)
 
 
 async def go(it: Errand) -> None:
     """Go."""
+    program = shutil.which("go") or str(Path(MORE, "go").resolve())
     arguments = ("127.0.0.1", str(it.port), it.sender, it.recipient, it.body)
-    await run(it, "go", "run", str(PROGRAMS / "send.go"), *arguments, environ={"GOFLAGS": "-mod=mod"})
+    environ = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOROOT": str(Path(program).resolve().parents[1])}
+    await run(it, program, "run", str(PROGRAMS / "send.go"), *arguments, environ=environ)
 
 
 JARS = "java/usr/share/java"
@@ -196,5 +208,6 @@ LEGACY = (
     Program("nullmailer", (str(APART / "usr/lib/nullmailer/smtp"),), nullmailer),
     Program("nodemailer", ("node", "node_modules/nodemailer"), nodemailer, more=True),
     Program("java", ("java", f"{JARS}/javax.mail.jar"), java_mail, more=True),
+    Program("jakarta", ("java", f"{JARS}/jakarta-mail.jar"), jakarta_mail, more=True),
     Program("go", ("go",), go, more=True),
 )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.daemon import RelayDaemon
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 
 APP = "app@example.com"
 PASSWORD = "a-password-nobody-may-see"
@@ -37,7 +38,7 @@ def relaying(tmp_path: Path, upstream: ScriptedUpstream) -> Relaying:
     async def run(*options: str, password: str = PASSWORD, **settings: str) -> AsyncIterator[RelayDaemon]:
         authority = tmp_path / "ca.pem"
         upstream.authority.cert_pem.write_to_path(str(authority))
-        async with RelayDaemon(tmp_path / "data", QUICK | settings) as daemon:
+        async with RelayDaemon(lay_store(tmp_path / "data"), QUICK | settings) as daemon:
             await daemon.add_account(APP, password, *at(upstream, authority), *options)
             yield daemon
 

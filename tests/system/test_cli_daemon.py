@@ -160,7 +160,7 @@ def test_secrets_are_on_no_command_line_and_in_no_file(site: Site) -> None:
 
 
 def test_a_store_that_is_held_by_a_silent_process_is_named(site: Site) -> None:
-    site.relay("account", "list")
+    add(site)
     import fcntl
 
     with open(site.data / "relay.lock", "a+") as lock:
@@ -172,6 +172,7 @@ def test_a_store_that_is_held_by_a_silent_process_is_named(site: Site) -> None:
 
 
 def test_commands_that_start_together_wait_for_each_other(site: Site) -> None:
+    add(site)
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "relay", "client", "add", f"c{number}", "--network", f"10.0.{number}.0/24"],

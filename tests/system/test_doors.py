@@ -130,7 +130,7 @@ async def test_systemd_opens_the_sockets_and_hears_when_it_is_ready(tmp_path: Pa
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         early = socket.create_connection(tcp.getsockname(), LIMIT_S)  # before there is a daemon
-        doors = [{"port": 0}, {"path": str(tmp_path / "never.sock"), "name": "local"}]
+        doors = [{"port": 0, "name": "smtp"}, {"path": str(tmp_path / "never.sock"), "name": "local"}]
         environ = ManyDoors(tmp_path / "data", QUICK | {"RELAY_LISTENERS": json.dumps(doors)}).environment()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.system.activate", f"{local.fileno()},{tcp.fileno()}", "local:smtp"),

@@ -11,10 +11,9 @@ from sqlalchemy import create_engine, insert, select
 from relay.accounts import client_settings, store
 from relay.accounts.errors import BadSetting, ClientExists, ClientNotFound, LoginTaken, NetworkTaken
 from relay.accounts.model import Client
-from relay.accounts.normalise import BadAddress, BadPattern
 from relay.accounts.passwords import DUMMY_HASH
 from relay.database.schema import clients, metadata
-from relay.mail.tolerance import SWITCHES
+from relay.mail.tolerance import SWITCHES, tolerance
 
 NOW = 1_790_000_000_000
 HASH = DUMMY_HASH
@@ -126,7 +125,7 @@ def test_the_hash_is_not_shown_with_the_entry(connection):
         ({"networks": [], "auth": "accept-any"}, BadSetting, "--network"),
         ({"networks": ["192.0.2.1/24"]}, BadSetting, "write 192.0.2.0/24"),
         ({"networks": ["host.example"]}, BadSetting, "CIDR"),
-        ({"senders": ["example.com"]}, BadPattern, "@example.com"),
+        ({"senders": ["example.com"]}, BadSetting, "@example.com"),
         ({"answer": "later"}, BadSetting, "one of queued, direct"),
         ({"tolerate": ["Bare LF"]}, BadSetting, "did you mean bare-lf"),
         ({"tolerate": ["no_brackets"]}, BadSetting, "did you mean no-brackets"),
@@ -145,20 +144,20 @@ def test_the_hash_is_not_shown_with_the_entry(connection):
         ({"login": "a" * 321}, BadSetting, "320"),
         ({"identity": "body"}, BadSetting, "envelope, header, map"),
         ({"identity": "map"}, BadSetting, "--map FROM=TO"),
-        ({"sender_map": [("root", "a@example.com")]}, BadPattern, "@root"),
-        ({"sender_map": [("*", "@example.com")]}, BadAddress, "name@example.com"),
-        ({"sender_map": [("*", "é@example.com")]}, BadAddress, "SMTPUTF8"),
+        ({"sender_map": [("root", "a@example.com")]}, BadSetting, "@root"),
+        ({"sender_map": [("*", "@example.com")]}, BadSetting, "name@example.com"),
+        ({"sender_map": [("*", "é@example.com")]}, BadSetting, "SMTPUTF8"),
         ({"sender_map": [("A@b.example", "a@example.com"), ("a@B.example", "b@example.com")]}, BadSetting, "already"),
         ({"messages_per_minute": -1}, BadSetting, "0 means no limit"),
         ({"recipients_per_minute": 1_000_000_001}, BadSetting, "up to 1000000000"),
         ({"bytes_per_day": True}, BadSetting, "whole number"),
-        ({"recipients": ["*"]}, BadPattern, "@*.example.com"),
-        ({"recipients": ["example.com"]}, BadPattern, "@example.com"),
-        ({"denied": ["@*"]}, BadPattern, "domain"),
-        ({"denied": ["@*.*.example"]}, BadPattern, "domain"),
-        ({"capture": "me"}, BadAddress, "name@example.com"),
-        ({"capture": "a%b@example.com"}, BadAddress, "another destination"),
-        ({"capture": "a@[127.0.0.1]"}, BadAddress, "domain name"),
+        ({"recipients": ["*"]}, BadSetting, "@*.example.com"),
+        ({"recipients": ["example.com"]}, BadSetting, "@example.com"),
+        ({"denied": ["@*"]}, BadSetting, "domain"),
+        ({"denied": ["@*.*.example"]}, BadSetting, "domain"),
+        ({"capture": "me"}, BadSetting, "name@example.com"),
+        ({"capture": "a%b@example.com"}, BadSetting, "another destination"),
+        ({"capture": "a@[127.0.0.1]"}, BadSetting, "domain name"),
         ({"default_domain": "a b"}, BadSetting, "domain name"),
         ({"default_domain": "ex_ample.com"}, BadSetting, "domain name"),
         ({"charset": "iso-8859-15"}, BadSetting, "--tolerate raw-8bit"),
@@ -245,7 +244,7 @@ def test_a_change_that_cannot_be_changes_nothing(connection):
         ({"sender_map": []}, BadSetting),
         ({"default_domain": ""}, BadSetting),
         ({"tolerate": ["bare-recipients"]}, BadSetting),
-        ({"messages_per_minute": 1, "capture": "x"}, BadAddress),
+        ({"messages_per_minute": 1, "capture": "x"}, BadSetting),
     ):
         with pytest.raises(error):
             store.change_client(connection, "erp", **settings)
@@ -254,6 +253,52 @@ def test_a_change_that_cannot_be_changes_nothing(connection):
     with pytest.raises(ClientNotFound):
         store.change_client(connection, "nobody", answer="direct")
     assert store.load(connection).clients == (before, other)
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        (["+no-brackets"], ("raw-8bit", "no-bare-cr", "no-brackets")),
+        (["-raw-8bit"], ("no-bare-cr",)),
+        (["+bare-cr"], ("raw-8bit",)),
+        (["-bare-cr"], ("raw-8bit", "no-bare-cr")),
+        (["-bare-lf", "+raw-8bit"], ("no-bare-cr", "no-bare-lf", "raw-8bit")),
+        (["+bare-lf", "-odd-dots"], ("raw-8bit", "no-bare-cr")),
+        (["odd-dots"], ("odd-dots",)),
+        ([], ()),
+    ],
+)
+def test_switches_with_a_sign_leave_the_others_alone(connection, given, after):
+    add(connection, tolerate=["raw-8bit", "no-bare-cr"])
+    changed = store.change_client(connection, "erp", tolerate=given)
+    assert changed.tolerate == after
+    assert set(tolerance(changed.tolerate)) >= {one[1:] for one in given if one[0] == "+"}
+    assert not set(tolerance(changed.tolerate)) & {one[1:] for one in given if one[0] == "-"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["+raw-8bit", "odd-dots"], "give each with + or -"),
+        (["+raw-8bit", "-raw-8bit"], "both +raw-8bit and -raw-8bit"),
+        (["+no-bare-lf"], "write -bare-lf"),
+        (["-no-bare-lf"], "write +bare-lf"),
+        (["+bare_lf"], "did you mean bare-lf?"),
+        (["+"], "known are bare-lf"),
+        (["-"], "known are bare-lf"),
+        (["++bare-lf"], "did you mean bare-lf?"),
+    ],
+)
+def test_signs_that_make_no_sense_change_nothing(connection, given, words):
+    before = add(connection, tolerate=["raw-8bit"])
+    with pytest.raises(BadSetting) as caught:
+        store.change_client(connection, "erp", tolerate=given)
+    assert words in str(caught.value)
+    assert store.get_client(connection, "erp") == before
+
+
+def test_a_new_client_may_be_given_signs(connection):
+    assert add(connection, tolerate=["+raw-8bit", "-bare-lf"]).tolerate == ("raw-8bit", "no-bare-lf")
 
 
 def test_an_entry_of_an_older_store_is_read(connection):

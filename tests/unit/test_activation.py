@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +18,9 @@ from relay.daemon.activation import BadActivation, Inherited, assigned, inherite
 from tests.system.activate import ROOT
 
 SHOW = """
+import json
 import os
+import re
 from relay.daemon.activation import inherited
 found = inherited(os.environ)
 print([(one.name, one.socket.getsockname(), one.socket.fileno(), one.socket.get_inheritable()) for one in found])
@@ -77,15 +81,52 @@ def test_a_senseless_count_is_none(count: str) -> None:
     assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}) == []
 
 
-def test_sockets_go_to_the_doors_of_their_names_and_then_in_order(given: list[Inherited]) -> None:
-    first, tls, second = (one.socket for one in given)
-    plain, named, other = ListenerSettings(), ListenerSettings(name="tls"), ListenerSettings(name="other")
-    assert assigned(given, [plain, named, plain]) == [first, tls, second]
-    assert assigned(given, [named, plain, other]) == [tls, first, second]
-    assert assigned(given[:2], [named, plain, plain]) == [tls, first, None]
-    assert assigned([], [plain]) == [None]
-    with pytest.raises(BadActivation, match="3 sockets for 2 doors"):
-        assigned(given, [plain, plain])
+PLAIN, TLS = ListenerSettings(name="plain"), ListenerSettings(name="tls")
+NAMELESS = ListenerSettings()
+
+
+def named(given: list[Inherited], *names: str) -> list[Inherited]:
+    return [one._replace(name=name) for one, name in zip(given, names, strict=False)]
+
+
+def test_sockets_go_to_the_doors_of_their_names(given: list[Inherited]) -> None:
+    first, second, _ = (one.socket for one in given)
+    assert assigned(named(given, "tls", "plain"), [PLAIN, TLS]) == [second, first]
+    assert assigned(named(given, "tls"), [PLAIN, NAMELESS, TLS]) == [None, None, first]
+    assert assigned([], [PLAIN, TLS]) == [None, None]
+
+
+@pytest.mark.parametrize("wrong", ["tsl", "", "unknown", "relay-tls.socket", "TLS", "tls ", "tls\x1b[0m"])
+def test_a_socket_that_names_no_door_is_never_another_door(given: list[Inherited], wrong: str) -> None:
+    for doors in ([NAMELESS, TLS], [PLAIN, TLS], [TLS]):
+        with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: no door has the name of the socket") as refused:
+            assigned(named(given, wrong), doors)
+        assert "FileDescriptorName=" in str(refused.value)
+        assert str(refused.value).isprintable()
+
+
+def test_a_door_has_one_socket(given: list[Inherited]) -> None:
+    with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: two sockets have the name tls"):
+        assigned(named(given, "tls", "tls"), [PLAIN, TLS])
+
+
+@pytest.mark.parametrize("name", ["", "unknown", "relay.socket", "smtp"])
+def test_sockets_of_one_unit_go_by_their_order_where_no_door_has_a_name(given: list[Inherited], name: str) -> None:
+    alike = named(given, name, name, name)
+    assert assigned(alike, [NAMELESS] * 3) == [one.socket for one in given]
+    assert assigned(alike[:1], [NAMELESS]) == [given[0].socket]
+    assert assigned([], [NAMELESS]) == [None]
+
+
+@pytest.mark.parametrize("doors", [1, 3])
+def test_as_many_sockets_as_doors(given: list[Inherited], doors: int) -> None:
+    with pytest.raises(BadActivation, match=f"^LISTEN_FDS: 2 sockets for {doors} doors?; give each door a name"):
+        assigned(named(given, "a", "a"), [NAMELESS] * doors)
+
+
+def test_units_have_no_order(given: list[Inherited]) -> None:
+    with pytest.raises(BadActivation, match=r"^LISTEN_FDNAMES: no door has a name, so whose are relay.socket and tls"):
+        assigned(given[:2], [NAMELESS, NAMELESS])
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -102,3 +143,12 @@ def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
     for address in ("", "relative", str(tmp_path / "nobody")):
         notify({"NOTIFY_SOCKET": address}, "READY=1")
     notify({}, "READY=1")
+
+
+def test_the_units_of_the_documentation_name_the_doors_of_its_settings() -> None:
+    page = (ROOT / "docs" / "running.md").read_text()
+    [doors] = re.findall(r"^RELAY_LISTENERS=(\[.*\])$", page, re.M)
+    named = {door["name"] for door in json.loads(doors)}
+    assert named == set(re.findall(r"FileDescriptorName=(\w+)", page))
+    assert all(f"relay-{name}.socket" in page for name in named)
+    assert all(door.keys() <= ListenerSettings.model_fields.keys() for door in json.loads(doors))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +12,7 @@ import pytest
 import typer
 
 from relay.cli import output, tree
-
-PASSWORD = "hunter2 with a space and more"
-
-
-class Answer:
-    """What a command left: status, standard output, standard error."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    for name in [name for name in os.environ if name.startswith(("RELAY_", "SMTP_AUTH_", "IMAP_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RELAY_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-
-    def command(*argv: str, stdin: str = "") -> Answer:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        capsys.readouterr()
-        status = tree.run(list(argv))
-        out, err = capsys.readouterr()
-        assert PASSWORD not in out + err
-        return Answer(status, out, err)
-
-    return command
-
-
-def add(run: Run, address: str = "ann@example.com", *more: str) -> Answer:
-    return run("account", "add", address, "--host", "mail.example.com", "--password-file", "-", *more, stdin=PASSWORD)
-
-
-def refused(answer: Answer, *words: str) -> None:
-    """Status 1, nothing on standard output, one line with a remedy on standard error."""
-    assert answer.status == 1
-    assert answer.out == ""
-    lines = [line for line in answer.err.splitlines() if line.startswith("relay: ")]
-    assert len(lines) == 1
-    assert "; " in lines[0]
-    for word in words:
-        assert word in lines[0]
+from tests.unit.command_line import PASSWORD, Run, add, refused
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -212,92 +161,8 @@ def test_senders_and_the_way_they_go(run: Run) -> None:
     refused(run("sender", "add", "@example.net", "eve@example.com"), "no account eve@example.com")
 
 
-def test_clients(run: Run) -> None:
-    argv = ["client", "add", "erp", "--network", "10.1.0.0/16,10.2.0.0/16", "--network", "192.0.2.7"]
-    answer = run(*argv, "--sender", "@example.com", "--json")
-    assert answer.json["networks"] == ["10.1.0.0/16", "10.2.0.0/16", "192.0.2.7/32"]
-    assert "10.1.0.0/16" in run("client", "list").out
-    assert "@example.com" in run("client", "show", "erp").out
-    assert "any allowed network may use any registered sender" in run("client", "remove", "erp").out
-    refused(run("client", "show", "erp"), "relay client list")
-    refused(run("client", "add", "erp", "--network", "10.1.0.1/16"), "host bits")
-
-
-def test_a_client_with_everything_and_its_changes(run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text(PASSWORD + "\n")
-    options = """--network 10.1.0.0/16 --sender @example.com --answer direct --tolerate no-brackets,raw-8bit
-    --tolerate bare-recipients --auth login --login erp --identity map --map root@localhost=app@example.com
-    --map *=app@example.com --messages-per-minute 60 --recipients-per-minute 600 --bytes-per-day 1000000
-    --recipient @example.org --recipient @*.example.org --deny boss@example.org --capture tests@example.com
-    --default-domain example.org --charset latin1"""
-    argv = ["client", "add", "erp", *options.split(), "--password-file", str(file)]
-    answer = run(*argv)
-    assert answer.status == 0
-    assert "logged in as erp" in answer.out
-    shown = run("client", "show", "erp")
-    for words in (
-        "10.1.0.0/16",
-        "login",
-        "erp (password set)",
-        "by the envelope, through the map",
-        "root@localhost=app@example.com, *=app@example.com",
-        "@example.org, @*.example.org",
-        "boss@example.org",
-        "tests@example.com",
-        "60 a minute",
-        "600 a minute",
-        "1000000 a day",
-        "direct",
-        "no-brackets, raw-8bit, bare-recipients",
-        "iso-8859-1",
-    ):
-        assert words in shown.out
-    assert "argon2" not in shown.out
-    before = run("client", "show", "erp", "--json").json
-    argv = ["client", "set", "erp", "--capture", "", "--deny", "", "--tolerate", "raw-8bit", "--default-domain", ""]
-    after = run(*argv, "--json").json
-    assert after.pop("warning")
-    assert after == {
-        **before,
-        "capture": "",
-        "denied": [],
-        "tolerate": ["raw-8bit"],
-        "tolerated": sorted({*before["tolerated"]} - {"no-brackets", "bare-recipients"}),
-        "default_domain": "",
-    }
-    assert run("client", "set", "erp", "--password-file", "-", stdin=PASSWORD + "2").status == 0
-    assert run("client", "set", "erp", "--auth", "none", "--json").json["password_set"] is False
-    refused(run("client", "set", "erp"), "nothing to change", "relay client set --help")
-    refused(run("client", "set", "erp", "--network", ""), "network is missing", "--auth login")
-    refused(run("client", "set", "web", "--answer", "direct"), "no client web")
-    refused(run("client", "set", "erp", "--tolerate", "bare_lf"), "did you mean bare-lf?")
-    refused(run("client", "set", "erp", "--map", "root"), "FROM=TO")
-    assert "login" in run("audit", "--json").out
-
-
-def test_a_client_that_logs_in_needs_no_network(run: Run) -> None:
-    argv = ["client", "add", "scanner", "--login", "scanner", "--password-file", "-"]
-    answer = run(*argv, stdin=PASSWORD)
-    assert answer.status == 0
-    assert "any allowed network, logged in as scanner, may send as" in answer.out
-    assert "scanner" in run("client", "list").out
-
-
-def test_switches_are_listed_with_meaning_and_default(run: Run, tmp_path: Path) -> None:
-    listed = run("client", "switches", "--json").json
-    assert {
-        "switch": "bare-lf",
-        "meaning": "lines of a mail that end in LF alone become CRLF; commands and the final dot need CRLF",
-        "default": True,
-    } in listed
-    lines = run("client", "switches").out.splitlines()
-    assert len(lines) == len(listed) + 2
-    assert lines[-1].startswith("--tolerate NAME")
-    assert not (tmp_path / "data").exists()
-
-
 def test_an_empty_queue(run: Run) -> None:
+    add(run)
     assert run("queue", "list").out == "Nothing waits.\n"
     assert run("queue", "list", "--json").json == []
     assert run("queue", "summary", "--json").json == {"deliveries": 0, "oldest_s": 0, "states": {}, "accounts": []}
@@ -330,9 +195,11 @@ def test_keys(run: Run) -> None:
 
 
 def test_check_reports_and_its_status_tells(run: Run, tmp_path: Path) -> None:
+    add(run)
     answer = run("check", "--no-login")
     assert answer.status == 0
     assert "WARNING  clients" in answer.out
+    assert run("account", "remove", "ann@example.com").status == 0
     assert run("check", "--json").json["ok"]
     add(run)
     [key] = (tmp_path / "data" / "keys").glob("*.key")
@@ -348,7 +215,7 @@ def test_check_reports_and_its_status_tells(run: Run, tmp_path: Path) -> None:
 
 
 def test_migrate_says_what_it_did(run: Run) -> None:
-    assert run("migrate").out.startswith("Made ")
+    add(run)
     assert "up to date" in run("migrate").out
     assert run("migrate", "--json").json["migrated"] is False
     refused(run("migrate", "--to", "sqlite:///x"), "not in this release")

@@ -14,7 +14,7 @@ from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.queue.model import Arrival
-from tests.store import arrival
+from tests.store import arrival, lay_store
 
 SECRET = "a-secret-of-the-control-tests"
 
@@ -37,7 +37,7 @@ class Lanes:
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 

@@ -16,6 +16,8 @@ from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.database.schema import audit
+from relay.mail.tolerance import DEFAULT
+from tests.store import lay_store
 
 SECRET = "a-secret-of-the-client-tests"
 EVERYTHING: dict[str, Any] = {
@@ -42,7 +44,7 @@ EVERYTHING: dict[str, Any] = {
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 
@@ -84,6 +86,7 @@ async def test_what_was_shown_can_be_given_again(control: Control) -> None:
     given = {name: value for name, value in shown.items() if name in EVERYTHING and name != "networks"}
     again = await act(control, "client.set", **given)
     again.pop("warning")
+    assert again.pop("changed") == {}
     assert again == shown
 
 
@@ -117,6 +120,22 @@ async def test_a_set_changes_what_is_given_and_an_empty_value_clears(control: Co
     assert control.directory.client_by_login("erp") is None
 
 
+async def test_a_set_says_what_was_and_what_is(control: Control) -> None:
+    await act(control, "client.add", **EVERYTHING)
+    changed = (await act(control, "client.set", name="erp", tolerate=["-no-brackets"], answer="direct"))["changed"]
+    assert changed == {
+        "tolerate": {
+            "before": ["no-brackets", "raw-8bit", "bare-recipients"],
+            "after": ["raw-8bit", "bare-recipients"],
+        },
+        "tolerated": {
+            "before": sorted({*DEFAULT, "no-brackets", "raw-8bit", "bare-recipients"}),
+            "after": sorted({*DEFAULT, "raw-8bit", "bare-recipients"}),
+        },
+    }
+    assert (await act(control, "client.set", name="erp", answer="direct"))["changed"] == {}
+
+
 async def test_a_login_comes_with_its_password_later_too(control: Control) -> None:
     await act(control, "client.add", name="erp", networks=["10.1.0.0/16"])
     assert "--password-file" in await refusal(control, "client.set", name="erp", auth="login", login="erp")
@@ -142,6 +161,13 @@ async def test_refusals_name_the_option_and_the_remedy(control: Control) -> None
         ({"charset": "windows-1252"}, "--tolerate raw-8bit"),
         ({"capture": "\x1b[31m@example.com"}, "\\x1b"),
         ({"bytes_per_day": -1}, "bytes-per-day cannot be -1"),
+        ({"senders": ["example.com"]}, "sender cannot be example.com; write"),
+        ({"sender_map": ["root=a@example.com"]}, "map cannot be root; write"),
+        ({"sender_map": ["*=nobody"]}, "map cannot be nobody; "),
+        ({"sender_map": ["*="]}, "map cannot be an empty text; "),
+        ({"capture": "nobody"}, "capture cannot be nobody; "),
+        ({"recipients": ["*"]}, "recipient cannot be *; write"),
+        ({"denied": ["*"]}, "deny cannot be *; write"),
     ):
         assert words in await refusal(control, "client.add", **{**net, **more})
     assert "nothing to change" in await refusal(control, "client.set", name="erp")

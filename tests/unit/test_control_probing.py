@@ -14,6 +14,7 @@ from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.daemon.sandbox import Sandbox
+from tests.store import lay_store
 
 ADDRESS, PASSWORD = "ann@example.com", "s3cret-of-the-sandbox"
 
@@ -28,7 +29,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def control(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         arguments = {
             "address": ADDRESS,
             "host": "127.0.0.1",

@@ -16,7 +16,7 @@ from relay.daemon.build import open_control
 from relay.mail.dsn import NO_RECIPIENT_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.ids import format_id
 from relay.queue.model import AttemptRecord, Settlement, State
-from tests.store import arrival
+from tests.store import arrival, lay_store
 
 REFUSED = AttemptRecord("refused", "rcpt", 550, "5.1.1", "no such user", "m365-recipient-unknown", 12)
 LATER = AttemptRecord("refused", "mail", 451, "4.3.0", "try later", "fallback-temporary", 7)
@@ -24,7 +24,7 @@ LATER = AttemptRecord("refused", "mail", 451, "4.3.0", "try later", "fallback-te
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         control = opened.asked_by("tester", lambda _: None)
         await registry.run(
             control,

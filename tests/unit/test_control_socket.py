@@ -22,6 +22,7 @@ from relay.control import wire
 from relay.control.context import ControlError
 from relay.control.socket import ControlServer
 from relay.daemon.build import open_control
+from tests.store import lay_store
 
 SECRET = "hunter2-in-a-request"
 
@@ -29,7 +30,7 @@ SECRET = "hunter2-in-a-request"
 @pytest.fixture
 async def data_dir(tmp_path: Path) -> AsyncIterator[Path]:
     folder = tmp_path / ("deep-" * 30)  # longer than a socket address may be
-    async with open_control(RelaySettings(data_dir=folder)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(folder))) as control:
         server = ControlServer(folder, control)
         await server.start()
         yield folder
@@ -130,7 +131,7 @@ async def test_a_stale_socket_is_replaced_and_a_closed_one_is_gone(tmp_path: Pat
     stale.close()
     with pytest.raises(wire.NoDaemon):
         await call(tmp_path, "account.list")
-    async with open_control(RelaySettings(data_dir=tmp_path)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as control:
         server = ControlServer(tmp_path, control)
         await server.start()
         assert await call(tmp_path, "account.list") == []

@@ -11,8 +11,7 @@ import typer
 
 from relay.cli import tree
 from relay.mail.tolerance import SWITCHES, tolerance
-from tests.unit.test_cli import Run, add
-from tests.unit.test_cli import run as run  # the fixture
+from tests.unit.command_line import Run, add
 
 PAGE = (Path(tree.__file__).parents[2] / "docs" / "legacy-clients.md").read_text()
 COMMANDS = re.findall(r"^\$ relay (client add .*)$", PAGE, re.M)

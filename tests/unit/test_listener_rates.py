@@ -116,6 +116,21 @@ def test_what_the_last_23_hours_saw_counts_and_what_is_24_hours_old_does_not(ste
         assert rates.fits(client, 1_000_000 - possible)
 
 
+@given(st.floats(0, 200_000), st.lists(st.tuples(st.integers(-10, 40 * HOUR), st.integers(0, 50)), max_size=40))
+def test_what_an_earlier_process_accepted_counts_as_long(up_s: float, earlier: list[tuple[int, int]]) -> None:
+    clock = Clock(up_s)  # the machine may just have started: before it the clock was below 0
+    rates = Rates(clock)
+    client = Client("erp", NETWORK, bytes_per_day=1_000_000)
+    for age, octets in earlier:
+        rates.remember(client, octets, age)
+    for passed in (0, HOUR, 12 * HOUR, 30 * HOUR):
+        clock.now = up_s + passed
+        recent = sum(octets for age, octets in earlier if max(age, 0) + passed < 23 * HOUR)
+        possible = sum(octets for age, octets in earlier if max(age, 0) + passed < 24 * HOUR)
+        assert not rates.fits(client, 1_000_000 - recent + 1)
+        assert rates.fits(client, 1_000_000 - possible)
+
+
 @given(st.integers(1, 50), st.lists(st.floats(0, 30), max_size=200))
 def test_no_minute_sees_more_than_a_full_bucket_and_what_came_back(limit: int, waits: list[float]) -> None:
     clock = Clock(0.0)

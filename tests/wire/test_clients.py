@@ -100,6 +100,47 @@ async def test_rewrite_makes_the_author_the_account(knowing: Knowing) -> None:
         assert "X-Original-From" not in door.content().decode()
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "From: Scanner 3 <scan@intern.example>",
+        "From: Boss <two@example.com>",  # another sender of the relay, which is not the client's
+        "From: two@example.com, boss@bank.example\r\nSender: ceo@bank.example",
+        "From: two@example.com\r\nFrom: boss@bank.example",
+        "From: Scanner without an address",
+        "from : two@example.com",
+        "FROM\t:two@example.com\r\nSENDER : ceo@bank.example",
+        "Subject: no author at all",
+    ],
+)
+async def test_a_client_bound_to_a_sender_may_say_what_it_likes_where_its_author_is_rewritten(
+    knowing: Knowing, header: str
+) -> None:
+    async with knowing("rewrite", senders=[ACCOUNT]) as door:
+        assert (await sent(await door.client(), f"{header}\r\nX-Last: 1")).startswith("250")
+        fields = door.content().decode().partition("\r\n\r\n")[0].splitlines()
+        names = [field.partition(":")[0].strip().lower() for field in fields]
+        assert names.count("from") == 1
+        assert fields[names.index("from")].endswith((f"<{ACCOUNT}>", f" {ACCOUNT}"))
+        assert "sender" not in names
+
+
+async def test_rewriting_lets_no_client_use_another_sender(knowing: Knowing) -> None:
+    async with knowing("rewrite", senders=[ACCOUNT]) as door:
+        talker = await door.client()
+        assert (await sent(talker, f"From: {ACCOUNT}", "two@example.com")).startswith("550 5.7.1 <two@example.com>")
+
+
+async def test_where_the_header_decides_it_must_name_a_sender_of_the_client_though_it_is_rewritten(
+    knowing: Knowing,
+) -> None:
+    async with knowing("rewrite", senders=["two@example.com"], identity="header") as door:
+        talker = await door.client()
+        assert (await sent(talker, f"From: {ACCOUNT}", "www@host")).startswith(f"550 5.7.1 <{ACCOUNT}>")
+        assert (await sent(talker, f"From: Boss <{ACCOUNT}>\r\nSender: two@example.com", "www@host")).startswith("250")
+        assert f"From: Boss <{ACCOUNT}>" in door.content().decode()
+
+
 async def test_refuse_takes_only_the_accounts_own_authors(knowing: Knowing) -> None:
     async with knowing("refuse") as door:
         talker = await door.client()
@@ -138,10 +179,21 @@ async def test_rates_answer_with_a_temporary_no(knowing: Knowing) -> None:
         replies = [await talker.say(b"RCPT TO:<r%d@example.org>\r\n" % number) for number in range(4)]
         assert [reply[:3] for reply in replies] == ["250", "250", "250", "450"]
         await talker.say(b"RSET\r\n")
-        assert (await talker.say(b"MAIL FROM:<app@example.com> SIZE=2001\r\n")).startswith("452 4.7.0")
         assert (await talker.say(b"MAIL FROM:<app@example.com>\r\n")).startswith("250")
         await talker.say(b"RSET\r\n")
         assert (await talker.say(b"MAIL FROM:<app@example.com>\r\n")).startswith("450 4.7.0")
+
+
+async def test_the_day_of_a_client(knowing: Knowing) -> None:
+    async with knowing(bytes_per_day=2000) as door:
+        talker = await door.client()
+        too_large = "552 5.3.4 larger than the 2000 octets that this client (erp) may send in a day"
+        assert (await talker.say(b"MAIL FROM:<app@example.com> SIZE=2001\r\n")).startswith(too_large)
+        assert (await sent(talker, "Subject: undeclared\r\n\r\n" + "x" * 72 + "\r\n" * 1000)).startswith(too_large)
+        assert (await sent(talker, "Subject: a\r\n\r\n" + "xx\r\n" * 300)).startswith("250")
+        assert (await talker.say(b"MAIL FROM:<app@example.com> SIZE=1900\r\n")).startswith("452 4.7.0")
+        assert (await sent(talker, "Subject: b\r\n\r\n" + "xx\r\n" * 300)).startswith("452 4.7.0")
+        assert len(door.messages) == 1
 
 
 async def test_recipients_without_a_domain_get_the_clients(knowing: Knowing) -> None:

@@ -13,6 +13,7 @@ from relay.mail.tolerance import SWITCHES
 from tests.daemon import RelayDaemon
 from tests.fuzz.front import add_client
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 from tests.system.conftest import APP, PASSWORD, QUICK, at
 from tests.wire.door import DEADLINE_S, Talker, open_door
 
@@ -77,7 +78,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 async def daemon(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[RelayDaemon]:
     authority = tmp_path / "ca.pem"
     upstream.authority.cert_pem.write_to_path(str(authority))
-    async with RelayDaemon(tmp_path / "data", QUICK) as running:
+    async with RelayDaemon(lay_store(tmp_path / "data"), QUICK) as running:
         await running.add_account(APP, PASSWORD, *at(upstream, authority))
         yield running
 
