@@ -10,8 +10,10 @@ from sqlalchemy import Connection, func, select
 
 from relay.accounts.model import Account, AccountState
 from relay.accounts.presets import PRESETS
+from relay.accounts.upstream import imap_of
 from relay.control.advice import steps_for
 from relay.control.context import Control, iso
+from relay.control.egress import path_of
 from relay.control.oauth_settings import app_facts
 from relay.control.queue import account_named
 from relay.credentials.errors import CredentialError
@@ -98,6 +100,8 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "per_minute": upstream.per_minute,
         "per_day": upstream.per_day,
         "in_doubt": upstream.in_doubt,
+        "path": path_of(control, account, upstream.host),
+        "imap": _imap(control, account),
         "state": account.state.value,
         "state_cause": account.state_cause,
         "state_reply": account.state_reply,
@@ -107,6 +111,11 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "lane": control.lanes.state(account.id) if control.lanes is not None else None,
         "created_at": iso(account.created_at),
     }
+
+
+def _imap(control: Control, account: Account) -> dict[str, Any]:
+    server = imap_of(account, control.directory.upstream(account), control.settings.imap)
+    return {"host": server.host, "port": server.port, "tls": server.tls, "login": server.login}
 
 
 def _login(control: Control, account: Account) -> dict[str, Any]:

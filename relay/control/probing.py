@@ -113,7 +113,13 @@ async def log_in(control: Control, upstream: Upstream) -> Refused | Unreachable 
 
     logins, settings = control.logins, control.settings.submission
     outcome = await probe(
-        upstream, logins.secret, told, settings=settings, hostname=socket.gethostname(), second=logins.second
+        upstream,
+        logins.secret,
+        told,
+        settings=settings,
+        hostname=socket.gethostname(),
+        second=logins.second,
+        way_of=control.ways.of,
     )
     return None if isinstance(outcome, Accepted) else outcome
 

@@ -17,6 +17,7 @@ from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.vault import Vault, open_vault
+from relay.credentials.ways import Ways
 from relay.daemon.grants import Grants
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
@@ -55,6 +56,7 @@ class Core:
     transport: SmtpTransport
     oauth: OAuthClient
     logins: Logins
+    ways: Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
         if in_doubt:
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
-        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file))
+        ways = Ways(directory, vault, settings.egress)
+        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
         tokens = Tokens(vault, database, oauth, apps_of(directory))
         stack.push_async_callback(tokens.close)
         logins = Logins(vault, tokens)
@@ -116,9 +119,10 @@ async def open_core(settings: RelaySettings, *, on_lost: Callable[[BaseException
             logins.secret,
             hostname=settings.submission.ehlo_name or socket.gethostname(),
             second=logins.second,
+            way_of=ways.of,
         )
         stack.push_async_callback(transport.close)
-        yield Core(database, vault, directory, queue, transport, oauth, logins)
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways)
 
 
 @asynccontextmanager
@@ -195,4 +199,5 @@ def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None)
         transport=core.transport,
         oauth=core.oauth,
         logins=core.logins,
+        ways=core.ways,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from relay.diagnosis.egress_conditions import EGRESS_CONDITIONS
 from relay.diagnosis.model import Class, Entry, Scope
 from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
@@ -321,6 +322,7 @@ _TOKENS: dict[str, Entry] = {
     for told in token_explanations()
 }
 CONDITIONS |= _TOKENS
+CONDITIONS |= {entry.id: entry for entry in EGRESS_CONDITIONS}
 
 _SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_TOKENS, "account"),
@@ -347,6 +349,7 @@ _OAUTH_ERROR = re.compile(r"[a-z]+(?:_[a-z]+)+")  # RFC 6749 5.2: as the token e
 
 # The words in which programs and libraries report these; more particular ones first.
 _SYMPTOMS = (
+    ("proxy-auth", r"\b407\b.{0,40}proxy|proxy authentication|no acceptable authentication methods"),
     ("certificate-expired", r"certificate (has expired|is not yet valid)|CERT_HAS_EXPIRED"),
     (
         "certificate-name",

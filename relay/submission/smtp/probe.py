@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused, Unreachable
+from relay.net.way import WayOf, direct
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.opening import OnStep, OpeningFailed, SecondLogin, SecretSource, open_connection
 from relay.submission.smtp.transport import greeting_name
@@ -18,6 +19,7 @@ async def probe(
     settings: SubmissionSettings,
     hostname: str,
     second: SecondLogin | None = None,
+    way_of: WayOf = direct,
 ) -> Accepted | Refused | Unreachable:
     """Connect, TLS, EHLO, AUTH, QUIT on a connection of its own; `on_step(name, what happened)` after each that worked.
 
@@ -32,6 +34,7 @@ async def probe(
             ehlo_name=greeting_name(settings.ehlo_name or hostname),
             on_step=on_step,
             second=second,
+            way_of=way_of,
         )
     except OpeningFailed as failure:
         return failure.outcome

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
+from relay.net.way import WayOf, direct
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.dialogue import Dialogue, Ending
 from relay.submission.smtp.opening import Connection, OpeningFailed, SecondLogin, SecretSource, open_connection
@@ -20,10 +21,10 @@ log = get_logger()
 
 
 class SmtpTransport:
-    """See `submission.transport.Transport`. `secret` may raise any CredentialError.
+    """See `submission.transport.Transport`. `secret` and `way_of` may raise any CredentialError.
 
     `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`).  `hostname` is our name in EHLO
-    unless the settings give one.
+    unless the settings give one.  `way_of`: each account's way out.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class SmtpTransport:
         *,
         hostname: str,
         second: SecondLogin | None = None,
+        way_of: WayOf = direct,
     ) -> None:
-        self._secret, self._second = secret, second
+        self._secret, self._second, self._way_of = secret, second, way_of
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
         self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
@@ -94,6 +96,7 @@ class SmtpTransport:
                 on_end=end,
                 trace=trace_to_log(upstream),
                 second=self._second,
+                way_of=self._way_of,
             )
             made.append(connection)
             return connection
