@@ -278,22 +278,32 @@ def try_mail(
     to: Annotated[
         str | None, typer.Option("--to", metavar="ADDR", help="Who gets it; the account itself if left out.")
     ] = None,
+    imap: Annotated[
+        bool, typer.Option("--imap", help="Open the mailbox by IMAP instead; nothing in it is changed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send a real test mail, and show each step. On failure: its cause and what to do."""
+    if imap and to is not None:
+        raise typer.BadParameter("sends no mail", param_hint="--imap")
 
     def told(step: Mapping[str, Any]) -> None:
         if not as_json:
             say(f"{'ok    ' if step['ok'] else 'FAILED'}  {step['step']:<8}  {step['detail']}")
 
-    result = perform("account.test", {"account": address, "to": to}, told)
+    if imap:
+        result = perform("account.test_imap", {"account": address}, told)
+    else:
+        result = perform("account.test", {"account": address, "to": to}, told)
     if as_json:
         print_json(result)
+    elif result["ok"] and imap:
+        say(f"The mailbox of {result['account']} at {result['host']} can be read.")
     elif result["ok"]:
         say(f"The upstream took the test mail to {result['to']}: {result['reply']}")
     if result.get("resumed"):
         note(f"{result['account']} was suspended and goes on now.")
-    elif result["ok"] and result["state"] == "suspended":
+    elif result["ok"] and result.get("state") == "suspended":
         note(f"{result['account']} is still suspended: relay account resume {result['account']}")
     if not result["ok"]:
         if not as_json:

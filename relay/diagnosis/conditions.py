@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from relay.diagnosis.egress_conditions import EGRESS_CONDITIONS
+from relay.diagnosis.imap_conditions import IMAP_CONDITIONS
 from relay.diagnosis.model import Class, Entry, Scope
 from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
@@ -322,10 +323,11 @@ _TOKENS: dict[str, Entry] = {
     for told in token_explanations()
 }
 CONDITIONS |= _TOKENS
-CONDITIONS |= {entry.id: entry for entry in EGRESS_CONDITIONS}
+CONDITIONS |= {entry.id: entry for entry in (*EGRESS_CONDITIONS, *IMAP_CONDITIONS)}
 
 _SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_TOKENS, "account"),
+    **dict.fromkeys((entry.id for entry in IMAP_CONDITIONS), "account"),
     "sign-in-missing": "account",
     "sign-in-settings": "account",
     "token-unavailable": "account",
