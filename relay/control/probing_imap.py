@@ -8,6 +8,7 @@ from relay.accounts.model import Account, ImapServer
 from relay.accounts.upstream import imap_of
 from relay.control.context import Control, ControlError
 from relay.control.explain import facts_of
+from relay.control.oauth_settings import WITH_A_PERSON
 from relay.control.probing import shown_bounded
 from relay.control.queue import account_named
 from relay.diagnosis import diagnose
@@ -82,4 +83,7 @@ def _failed(control: Control, account: Account, closed: MailboxClosed) -> dict[s
     control.progress({"step": closed.step, "ok": False, "detail": detail})
     outcome = Unreachable(_STAGES.get(closed.step, Stage.AUTH), closed.reason, closed.detail)
     facts = facts_of(diagnose(outcome), account)
+    if account.auth in WITH_A_PERSON and (closed.reason == "imap-login-refused" or closed.step == "token"):
+        ask = f"Sign in anew and ask for the right to IMAP as well: relay account connect {account.address} --imap"
+        facts["remedy"] = [ask, *facts["remedy"]]
     return {**facts, "ok": False, "reply": detail, "failed_at": closed.step}

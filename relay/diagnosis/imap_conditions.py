@@ -52,7 +52,7 @@ IMAP_CONDITIONS = (
         "Check that IMAP is switched on for the mailbox: at Microsoft 365 `Set-CASMailbox ADDRESS -ImapEnabled $true`, "
         "elsewhere in the webmail's settings.",
         "With OAuth: the sign-in must include the right to IMAP (IMAP.AccessAsUser.All, or IMAP.AccessAsApp for an "
-        "app): sign in again with `relay account connect <account>`.",
+        "app): sign in again with `relay account connect <account> --imap`.",
         "If the user name there is another one: `relay account set <account> --imap-login NAME`.",
         retry=False,
         stage="auth",

@@ -10,7 +10,6 @@ from relay.accounts.model import ImapServer
 from relay.credentials.errors import CredentialError
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose, encode
 from relay.mail.errors import RelayError
-from relay.mail.outcome import Unreachable
 from relay.net.dial import DialFailed, dial, trusted
 from relay.net.tls import ClientTls
 from relay.net.way import Way, WayOf
@@ -98,7 +97,9 @@ class _Opening:
             done = True
             return connection
         except CredentialError as error:
-            raise self._closed_by(without_secret(error)) from error
+            step = "token" if self._step == "login" and self._server.auth != "password" else self._step
+            outcome = without_secret(error)
+            raise MailboxClosed(step, outcome.reason, outcome.detail) from error
         except DialFailed as failure:
             step = "tls" if failure.in_tls else "connect"
             reason = "imap-unreachable" if failure.reason in _NO_ANSWER else failure.reason
@@ -114,9 +115,6 @@ class _Opening:
     def _closed(self, fault: ImapFault) -> MailboxClosed:
         reason = "imap-unreachable" if fault.reason in _NO_ANSWER else "imap-protocol"
         return MailboxClosed(self._step, reason, fault.detail)
-
-    def _closed_by(self, outcome: Unreachable) -> MailboxClosed:
-        return MailboxClosed(self._step, outcome.reason, outcome.detail)
 
     async def _connect(self, way: Way) -> ImapConnection:
         server, limits = self._server, self._limits
