@@ -52,14 +52,19 @@ def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
     )
 
 
-def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> ImapServer:
-    """Where the mailbox of `account`, which submits at `upstream`, is read.
+def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> ImapServer | None:
+    """Where the mailbox of `account`, which submits at `upstream`, is read; None: nobody named a server.
 
-    The settings' server is for accounts that name none and whose provider has none that is known.  The upstream's
+    A server that the settings name is for accounts without a provider; what the settings have unless told otherwise is
+    Microsoft's, and no password of another provider's mailbox goes there.  The upstream's
     trust holds for its own host and where the account names no other; a certificate's name or pin is one host's.
     """
     preset = PRESETS[upstream.provider]
-    host = account.imap_host or preset.imap or defaults.host
+    named = defaults.host if "host" in defaults.model_fields_set else ""
+    unbound = account.provider in ("default", "custom")
+    host = account.imap_host or (named if unbound else "") or preset.imap or named
+    if not host:
+        return None
     if host == defaults.host:
         base: tuple[int, Tls] = (defaults.port, defaults.tls)
     else:

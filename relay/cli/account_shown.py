@@ -83,7 +83,7 @@ def show(address: Address, as_json: Json = False) -> None:
             ("Per minute", entry["per_minute"] or "no limit"),
             ("Per day", entry["per_day"] or "no limit"),
             ("In doubt", entry["in_doubt"]),
-            ("IMAP", f"{where(entry['imap'])}, login {entry['imap']['login']}"),
+            ("IMAP", f"{where(entry['imap'])}, login {entry['imap']['login']}" if entry["imap"] else ""),
             ("State", _state(entry)),
             ("Since", moment(entry["state_since"])),
             ("Reply", entry["state_reply"]),

@@ -113,8 +113,10 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
     }
 
 
-def _imap(control: Control, account: Account) -> dict[str, Any]:
+def _imap(control: Control, account: Account) -> dict[str, Any] | None:
     server = imap_of(account, control.directory.upstream(account), control.settings.imap)
+    if server is None:
+        return None
     return {"host": server.host, "port": server.port, "tls": server.tls, "login": server.login}
 
 

@@ -31,6 +31,11 @@ async def account_test_imap(control: Control, *, account: str) -> dict[str, Any]
     if found.auth == "none":
         raise ControlError(f"{found.address} logs in with nothing", "a mailbox needs a password or a sign-in")
     server = imap_of(found, control.directory.upstream(found), control.settings.imap)
+    if server is None:
+        raise ControlError(
+            f"no IMAP server is known for {found.address}",
+            f"relay account set {found.address} --imap-host HOST, or IMAP_HOST for all accounts without a provider",
+        )
     control.logins.person_acted(found.id)
 
     def told(step: str, detail: str) -> None:

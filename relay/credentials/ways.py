@@ -21,14 +21,14 @@ class Ways:
     def __init__(self, directory: Directory, vault: Vault, settings: EgressSettings) -> None:
         self._directory, self._vault = directory, vault
         self._of_all = way_of_all(settings)
-        if self._of_all.proxy is not None and self._of_all.proxy.password:
-            mask(self._of_all.proxy.password)
 
     async def of(self, account_id: int) -> Way:
         """A `net.way.WayOf`. An account that was removed meanwhile has the way of all.
 
         Raises SecretUnreadable, KeyMissing.  A password that was never stored is left out: the proxy will say so.
         """
+        if self._of_all.proxy is not None and self._of_all.proxy.password:
+            mask(self._of_all.proxy.password)
         account = self._directory.account(account_id)
         if account is None:
             return self._of_all

@@ -155,7 +155,8 @@ def test_what_goes_wrong_at_a_proxy_never_returns_mail(entry) -> None:  # type: 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, ("outlook.office365.com", 993, "implicit")),
+        ({"provider": "default"}, ("outlook.office365.com", 993, "implicit")),
+        ({"provider": "outlook-com"}, ("outlook.office365.com", 993, "implicit")),
         ({"provider": "gmail"}, ("imap.gmail.com", 993, "implicit")),
         ({"provider": "gmail", "imap_tls": "starttls"}, ("imap.gmail.com", 143, "starttls")),
         ({"imap_host": "mail.example", "imap_port": 143}, ("mail.example", 143, "starttls")),
@@ -166,12 +167,28 @@ def test_what_goes_wrong_at_a_proxy_never_returns_mail(entry) -> None:  # type: 
 def test_where_a_mailbox_is_read(given: dict[str, object], expected: tuple[object, ...]) -> None:
     mine = account(**given)
     server = imap_of(mine, fill(mine, UpstreamDefaults()), ImapDefaults())
+    assert server is not None
     assert (server.host, server.port, server.tls) == expected
+
+
+def test_no_mailbox_is_sought_where_nobody_said() -> None:
+    mine = account(host="mail.example")
+    assert imap_of(mine, fill(mine, UpstreamDefaults()), ImapDefaults()) is None
+    named = imap_of(mine, fill(mine, UpstreamDefaults()), ImapDefaults(host="imap.campus.example", port=143))
+    assert named is not None
+    assert (named.host, named.port) == ("imap.campus.example", 143)
+    gmail = account(provider="gmail")
+    theirs = imap_of(gmail, fill(gmail, UpstreamDefaults()), ImapDefaults(host="imap.campus.example"))
+    assert theirs is not None
+    assert theirs.host == "imap.gmail.com"
 
 
 def test_a_pin_is_of_one_host() -> None:
     mine = account(host="mail.example", trust="name:mail.example", imap_host="imap.example", imap_login="ann")
     server = imap_of(mine, fill(mine, UpstreamDefaults()), ImapDefaults())
+    assert server is not None
     assert (server.trust, server.login) == (None, "ann")
     same = account(host="mail.example", trust="name:other.example", imap_host="mail.example")
-    assert imap_of(same, fill(same, UpstreamDefaults()), ImapDefaults()).trust == "name:other.example"
+    there = imap_of(same, fill(same, UpstreamDefaults()), ImapDefaults())
+    assert there is not None
+    assert there.trust == "name:other.example"
