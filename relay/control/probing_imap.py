@@ -88,6 +88,7 @@ def _failed(control: Control, account: Account, closed: MailboxClosed) -> dict[s
     control.progress({"step": closed.step, "ok": False, "detail": detail})
     outcome = Unreachable(_STAGES.get(closed.step, Stage.AUTH), closed.reason, closed.detail)
     facts = facts_of(diagnose(outcome), account)
+    del facts["what_happens"]  # that is about mail: nothing happens to it for this
     if account.auth in WITH_A_PERSON and (closed.reason == "imap-login-refused" or closed.step == "token"):
         ask = f"Sign in anew and ask for the right to IMAP as well: relay account connect {account.address} --imap"
         facts["remedy"] = [ask, *facts["remedy"]]

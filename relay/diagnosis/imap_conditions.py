@@ -6,7 +6,8 @@ from relay.diagnosis.model import Class, Entry
 
 
 def _entry(name: str, cls: Class, cause: str, *remedy: str, retry: bool, stage: str = "connect") -> Entry:
-    return Entry(name, "relay", "", "", stage, cls, retry, False, cause, remedy)
+    # No mail depends on them; were one ever met on the way of a mail, the account would stop, and nothing be returned.
+    return Entry(name, "relay", "", "", stage, cls, retry, not retry, cause, remedy)
 
 
 IMAP_CONDITIONS = (
