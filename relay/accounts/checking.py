@@ -8,6 +8,8 @@ from typing import Any, TypedDict, get_args
 from relay.accounts.errors import BadSetting
 from relay.accounts.model import Auth, FromPolicy, InDoubtPolicy, Tls
 from relay.accounts.presets import PRESETS
+from relay.config.egress import IpVersion, sources_of
+from relay.config.proxy import parse_proxy
 from relay.config.trust import trust_anchor
 
 
@@ -25,6 +27,13 @@ class AccountSettings(TypedDict, total=False):
     per_minute: int | None
     per_day: int | None
     in_doubt: InDoubtPolicy
+    proxy: str | None
+    source_address: str | None
+    ip: str | None
+    imap_host: str | None
+    imap_port: int | None
+    imap_tls: Tls | None
+    imap_login: str | None
     oauth: str | None
 
 
@@ -32,8 +41,16 @@ LARGEST = 1_000_000_000
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_.])?|\[?[0-9a-f:.]{2,45}\]?)", re.IGNORECASE)
 _MAX_OAUTH = 16_384  # characters
 _NUMBERS = ("max_connections", "per_minute", "per_day")
-_CHOICES = {"tls": get_args(Tls), "auth": get_args(Auth), "in_doubt": get_args(InDoubtPolicy)}
-_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS})
+_IMAP = ("imap_host", "imap_port", "imap_tls", "imap_login")
+_EGRESS = ("proxy", "source_address", "ip")
+_CHOICES = {
+    "tls": get_args(Tls),
+    "auth": get_args(Auth),
+    "in_doubt": get_args(InDoubtPolicy),
+    "ip": get_args(IpVersion),
+    "imap_tls": ("starttls", "implicit"),
+}
+_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS, *_EGRESS, *_IMAP})
 
 
 def checked_settings(settings: AccountSettings) -> dict[str, Any]:
@@ -77,6 +94,19 @@ def checked_number(field: str, value: Any, least: int, most: int, form: str) -> 
     return value
 
 
+def _checked_proxy(value: Any) -> str:
+    """`direct`, or the address of a proxy without its password, which is a secret of the vault."""
+    if value == "direct":
+        return "direct"
+    try:
+        proxy = parse_proxy(value)
+    except ValueError as error:
+        raise BadSetting("proxy", "that", f"{error}, or direct") from None
+    if proxy.password:
+        raise BadSetting("proxy", "with a password in it", "leave it out, and use --proxy-password-file F")
+    return str(proxy)
+
+
 def _checked(field: str, value: Any) -> Any:
     if value is None and field in _NULLABLE:
         return None
@@ -90,14 +120,21 @@ def _checked(field: str, value: Any) -> Any:
         return value
     if field in _NUMBERS:
         return checked_number(field, value, 0, LARGEST, "a whole number; 0 means no limit")
-    if field == "port":
+    if field in ("port", "imap_port"):
         return checked_number(field, value, 1, 65535, "a port from 1 to 65535")
-    if field == "host":
+    if field in ("host", "imap_host"):
         if not isinstance(value, str) or not _HOST.fullmatch(value):
             raise BadSetting(field, value, "a host name or an address, without port or scheme")
         return value.lower()
-    if field == "login":
+    if field in ("login", "imap_login"):
         return checked_login(value)
+    if field == "proxy":
+        return _checked_proxy(value)
+    if field == "source_address":
+        try:
+            return ",".join(sources_of(value))
+        except ValueError as error:
+            raise BadSetting(field, value, str(error)) from None
     if field == "oauth":  # what it says is for `credentials.oauth` to check
         if not isinstance(value, str) or not value.startswith("{") or len(value) > _MAX_OAUTH:
             raise BadSetting(field, "", "an object of OAuth settings")

@@ -40,6 +40,13 @@ class Account:
     per_minute: int | None = None  # messages; 0: no limit
     per_day: int | None = None  # recipients; 0: no limit
     in_doubt: InDoubtPolicy = "retry"
+    proxy: str | None = None  # URL without a password, or "direct"; None in these three: as for all accounts
+    source_address: str | None = None
+    ip: str | None = None
+    imap_host: str | None = None
+    imap_port: int | None = None
+    imap_tls: Tls | None = None
+    imap_login: str | None = None
     oauth: str = ""  # JSON that `credentials.oauth` reads; "": none.  No secret is in it
     state: AccountState = AccountState.OK
     state_cause: str | None = None
@@ -72,6 +79,21 @@ class Upstream:
     per_day: int
     recipients_per_transaction: int
     in_doubt: InDoubtPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ImapServer:
+    """Where an account's mailbox is read, and as whom. Fields as in Upstream."""
+
+    account_id: int
+    account: str
+    provider: str
+    host: str
+    port: int
+    tls: Tls
+    trust: str | None
+    login: str
+    auth: Auth
 
 
 @dataclass(frozen=True, slots=True)

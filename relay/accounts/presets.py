@@ -17,6 +17,7 @@ class Preset:
     `mechanisms`: what EHLO usually lists after TLS, for help text.  `login`: a user name that is the same for
     everybody.  Limits of 0: none of ours.  `per_day` counts recipients.  `hosts`: patterns of its other host names.
     `oauth`: the OAuth provider that knows its mailboxes, with `cloud` and `tenant` as that has them; "": none is known.
+    `imap`: where its mailboxes are read, port 993 with TLS from the first octet; "": not known, or there are none.
     `password_until`: the last day (ISO 8601) on which a password is sure to be taken, `password_note`: what then.
     """
 
@@ -37,12 +38,13 @@ class Preset:
     tenant: str = ""
     password_until: str = ""
     password_note: str = ""
+    imap: str = ""
 
 
 _BASIC_AUTH = "off by default afterwards, an administrator can switch it on again; the final end is not announced yet"
 
 
-def _m365(name: str, title: str, host: str, *hosts: str, cloud: str = "global") -> Preset:
+def _m365(name: str, title: str, host: str, *hosts: str, imap: str, cloud: str = "global") -> Preset:
     # 3 concurrent submissions, 30 messages a minute, 10,000 recipients in 24 hours, 500 recipients a message are
     # the mailbox's limits; a little below them nothing is ever refused after its body was sent.
     return Preset(
@@ -59,6 +61,7 @@ def _m365(name: str, title: str, host: str, *hosts: str, cloud: str = "global") 
         cloud=cloud,
         password_until="2026-12-31",  # noqa: S106  (a date)
         password_note=_BASIC_AUTH,
+        imap=imap,
     )
 
 
@@ -68,14 +71,31 @@ PRESETS: dict[str, Preset] = {
         # An account that names no provider: the upstream of the settings (SMTP_AUTH_*), or the host it names.
         Preset("default", "the upstream of the settings (SMTP_AUTH_HOST)", None, None, None),
         Preset("custom", "any other submission server", None, None, None),
-        _m365("m365", "Microsoft 365", "smtp.office365.com", "outlook.office365.com", "smtp-legacy.office365.com"),
-        _m365("m365-gcch", "Microsoft 365 GCC High", "outlook.office365.us", "smtp.office365.us", cloud="gcch"),
-        _m365("m365-dod", "Microsoft 365 DoD", "outlook-dod.office365.us", cloud="dod"),
+        _m365(
+            "m365",
+            "Microsoft 365",
+            "smtp.office365.com",
+            "outlook.office365.com",
+            "smtp-legacy.office365.com",
+            imap="outlook.office365.com",
+        ),
+        _m365(
+            "m365-gcch",
+            "Microsoft 365 GCC High",
+            "outlook.office365.us",
+            "smtp.office365.us",
+            imap="outlook.office365.us",
+            cloud="gcch",
+        ),
+        _m365(
+            "m365-dod", "Microsoft 365 DoD", "outlook-dod.office365.us", imap="outlook-dod.office365.us", cloud="dod"
+        ),
         _m365(
             "m365-cn",
             "Microsoft 365 by 21Vianet",
             "smtp.partner.outlook.cn",
             "smtp-legacy.partner.outlook.cn",
+            imap="partner.outlook.cn",
             cloud="cn",
         ),
         Preset(
@@ -97,6 +117,7 @@ PRESETS: dict[str, Preset] = {
             per_minute=25,
             oauth="microsoft",
             tenant="consumers",
+            imap="outlook.office365.com",
             password_until="2024-09-16",  # noqa: S106  (a date)
             password_note="passwords and app passwords are refused since",  # noqa: S106
         ),
@@ -118,6 +139,7 @@ PRESETS: dict[str, Preset] = {
             # recipients, 2,000 keeps clear of both.
             per_day=2_000,
             hosts=("smtp.googlemail.com",),
+            imap="imap.gmail.com",
             oauth="google",
             password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
         ),
@@ -130,10 +152,19 @@ PRESETS: dict[str, Preset] = {
             oauth="google",
             password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
         ),
-        Preset("yahoo", "Yahoo", "smtp.mail.yahoo.com", 465, "implicit", max_connections=2, per_day=500),
-        Preset("aol", "AOL", "smtp.aol.com", 465, "implicit", max_connections=2, per_day=500),
+        Preset(
+            "yahoo",
+            "Yahoo",
+            "smtp.mail.yahoo.com",
+            465,
+            "implicit",
+            max_connections=2,
+            per_day=500,
+            imap="imap.mail.yahoo.com",
+        ),
+        Preset("aol", "AOL", "smtp.aol.com", 465, "implicit", max_connections=2, per_day=500, imap="imap.aol.com"),
         # 1,000 messages and 1,000 recipients a day; an older page says 100 recipients a message.
-        Preset("icloud", "iCloud Mail", "smtp.mail.me.com", max_connections=2, per_day=1_000),
+        Preset("icloud", "iCloud Mail", "smtp.mail.me.com", max_connections=2, per_day=1_000, imap="imap.mail.me.com"),
         Preset(
             "zoho",
             "Zoho Mail",
@@ -143,8 +174,9 @@ PRESETS: dict[str, Preset] = {
             max_connections=2,
             recipients_per_transaction=50,
             hosts=("smtp.zoho.*", "smtppro.zoho.*", "smtp.zohocloud.ca"),
+            imap="imap.zoho.com",
         ),
-        Preset("fastmail", "Fastmail", "smtp.fastmail.com", 465, "implicit"),
+        Preset("fastmail", "Fastmail", "smtp.fastmail.com", 465, "implicit", imap="imap.fastmail.com"),
         Preset(
             "ses",
             "Amazon SES",
@@ -159,7 +191,16 @@ PRESETS: dict[str, Preset] = {
         Preset("mailjet", "Mailjet", "in.mailjet.com", recipients_per_transaction=50, hosts=("in-v3.mailjet.com",)),
         Preset("smtp2go", "SMTP2GO", "mail.smtp2go.com"),
         Preset("resend", "Resend", "smtp.resend.com", 465, "implicit", login="resend", recipients_per_transaction=50),
-        Preset("gmx", "GMX", "mail.gmx.net", 465, "implicit", max_connections=2, hosts=("mail.gmx.com", "mail.gmx.*")),
+        Preset(
+            "gmx",
+            "GMX",
+            "mail.gmx.net",
+            465,
+            "implicit",
+            max_connections=2,
+            hosts=("mail.gmx.com", "mail.gmx.*"),
+            imap="imap.gmx.com",
+        ),
     )
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from relay.accounts.model import Account, Tls, Upstream
+from relay.accounts.model import Account, ImapServer, Tls, Upstream
 from relay.accounts.presets import PRESETS, preset_by_host
-from relay.config.settings import UpstreamDefaults
+from relay.config.settings import ImapDefaults, UpstreamDefaults
 
 _PORTS: dict[Tls, int] = {"starttls": 587, "implicit": 465, "none": 25}
 _MODES: dict[int, Tls] = {587: "starttls", 465: "implicit"}
+_IMAP_PORTS: dict[Tls, int] = {"starttls": 143, "implicit": 993, "none": 143}
+_IMAP_MODES: dict[int, Tls] = {143: "starttls", 993: "implicit"}
 
 
 def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
@@ -47,6 +49,42 @@ def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
         per_day=_first(account.per_day, preset.per_day),
         recipients_per_transaction=preset.recipients_per_transaction,
         in_doubt=account.in_doubt,
+    )
+
+
+def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> ImapServer | None:
+    """Where the mailbox of `account`, which submits at `upstream`, is read; None: nobody named a server.
+
+    A server that the settings name is for accounts without a provider; what the settings have unless told otherwise is
+    Microsoft's, and no password of another provider's mailbox goes there.  The upstream's
+    trust holds for its own host and where the account names no other; a certificate's name or pin is one host's.
+    """
+    preset = PRESETS[upstream.provider]
+    named = defaults.host if "host" in defaults.model_fields_set else ""
+    unbound = account.provider in ("default", "custom")
+    host = account.imap_host or (named if unbound else "") or preset.imap or named
+    if not host:
+        return None
+    if host == defaults.host:
+        base: tuple[int, Tls] = (defaults.port, defaults.tls)
+    else:
+        base = (993, "implicit")
+    port, tls = account.imap_port or base[0], account.imap_tls or base[1]
+    if account.imap_port is None and account.imap_tls not in (None, base[1]):
+        port = _IMAP_PORTS[tls]
+    elif account.imap_tls is None and account.imap_port is not None:
+        tls = _IMAP_MODES.get(port, tls)
+    of_one_host = (upstream.trust or "").startswith(("name:", "sha256:"))
+    return ImapServer(
+        account_id=account.id,
+        account=account.address,
+        provider=upstream.provider,
+        host=host,
+        port=port,
+        tls=tls,
+        trust=None if of_one_host and host != upstream.host else upstream.trust,
+        login=account.imap_login or upstream.login,
+        auth=account.auth,
     )
 
 

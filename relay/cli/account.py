@@ -25,6 +25,17 @@ from relay.cli.connecting import (
     connect,
     oauth_arguments,
 )
+from relay.cli.egress_options import (
+    ImapHost,
+    ImapLogin,
+    ImapPort,
+    ImapTls,
+    Ip,
+    Proxy,
+    ProxyPasswordFile,
+    SourceAddress,
+    egress_arguments,
+)
 from relay.cli.output import Json, complain, note, print_json, say, steps
 from relay.cli.session import perform
 from relay.control.refusal import ControlError
@@ -93,6 +104,14 @@ def add(
     per_minute: PerMinute = None,
     per_day: PerDay = None,
     in_doubt: InDoubt = None,
+    proxy: Proxy = None,
+    proxy_password_file: ProxyPasswordFile = None,
+    source_address: SourceAddress = None,
+    ip: Ip = None,
+    imap_host: ImapHost = None,
+    imap_port: ImapPort = None,
+    imap_tls: ImapTls = None,
+    imap_login: ImapLogin = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -127,6 +146,17 @@ def add(
         authorize_url=authorize_url,
         device_url=device_url,
         scope=scope,
+    )
+    arguments |= egress_arguments(
+        address,
+        proxy=proxy,
+        proxy_password_file=proxy_password_file,
+        source_address=source_address,
+        ip=ip,
+        imap_host=imap_host,
+        imap_port=imap_port,
+        imap_tls=imap_tls,
+        imap_login=imap_login,
     )
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
@@ -173,6 +203,14 @@ def change(
     per_minute: PerMinute = None,
     per_day: PerDay = None,
     in_doubt: InDoubt = None,
+    proxy: Proxy = None,
+    proxy_password_file: ProxyPasswordFile = None,
+    source_address: SourceAddress = None,
+    ip: Ip = None,
+    imap_host: ImapHost = None,
+    imap_port: ImapPort = None,
+    imap_tls: ImapTls = None,
+    imap_login: ImapLogin = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -194,6 +232,17 @@ def change(
         device_url=device_url,
         scope=scope,
     )
+    egress = egress_arguments(
+        address,
+        proxy=proxy,
+        proxy_password_file=proxy_password_file,
+        source_address=source_address,
+        ip=ip,
+        imap_host=imap_host,
+        imap_port=imap_port,
+        imap_tls=imap_tls,
+        imap_login=imap_login,
+    )
     result = perform(
         "account.set",
         {
@@ -210,6 +259,7 @@ def change(
             "per_day": per_day,
             "in_doubt": in_doubt,
             **oauth,
+            **egress,
             "defaults": [name.replace("-", "_") for name in default or []],
         },
     )
@@ -228,22 +278,32 @@ def try_mail(
     to: Annotated[
         str | None, typer.Option("--to", metavar="ADDR", help="Who gets it; the account itself if left out.")
     ] = None,
+    imap: Annotated[
+        bool, typer.Option("--imap", help="Open the mailbox by IMAP instead; nothing in it is changed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send a real test mail, and show each step. On failure: its cause and what to do."""
+    if imap and to is not None:
+        raise typer.BadParameter("sends no mail", param_hint="--imap")
 
     def told(step: Mapping[str, Any]) -> None:
         if not as_json:
             say(f"{'ok    ' if step['ok'] else 'FAILED'}  {step['step']:<8}  {step['detail']}")
 
-    result = perform("account.test", {"account": address, "to": to}, told)
+    if imap:
+        result = perform("account.test_imap", {"account": address}, told)
+    else:
+        result = perform("account.test", {"account": address, "to": to}, told)
     if as_json:
         print_json(result)
+    elif result["ok"] and imap:
+        say(f"The mailbox of {result['account']} at {result['host']} can be read.")
     elif result["ok"]:
         say(f"The upstream took the test mail to {result['to']}: {result['reply']}")
     if result.get("resumed"):
         note(f"{result['account']} was suspended and goes on now.")
-    elif result["ok"] and result["state"] == "suspended":
+    elif result["ok"] and result.get("state") == "suspended":
         note(f"{result['account']} is still suspended: relay account resume {result['account']}")
     if not result["ok"]:
         if not as_json:

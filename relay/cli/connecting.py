@@ -90,6 +90,7 @@ def connect(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Where the browser comes back to; 0: any free one.")
     ] = 0,
+    imap: Annotated[bool, typer.Option("--imap", help="Ask for the right to the mailbox by IMAP, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Sign in with OAuth, and wait until it is done. The mail that waits goes on at once.
@@ -103,7 +104,7 @@ def connect(
         if step["step"] == "link" and sys.stdin.isatty():
             threading.Thread(target=_forward_pasted, args=(step["port"],), daemon=True).start()
 
-    result = perform("account.connect", {"account": address, "port": port}, told)
+    result = perform("account.connect", {"account": address, "port": port, "imap": imap}, told)
     if as_json:
         print_json(result)
         return

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import relay
 from relay.config.doors import ListenerSettings as ListenerSettings
+from relay.config.egress import EgressSettings as EgressSettings
 from relay.config.fields import (
     Count,
     Directory,
@@ -225,6 +226,7 @@ class RelaySettings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     dispatch: DispatchSettings = DispatchSettings()
     submission: SubmissionSettings = SubmissionSettings()
+    egress: EgressSettings = EgressSettings()
     queue: QueueSettings = QueueSettings()
     database: DatabaseSettings = DatabaseSettings()
     console: ConsoleSettings = ConsoleSettings()

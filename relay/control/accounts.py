@@ -13,6 +13,7 @@ from relay.accounts.normalise import normalise
 from relay.accounts.presets import preset_for
 from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand, tell
 from relay.control.context import Control, ControlError, now_ms
+from relay.control.egress import store_proxy_password
 from relay.control.listing import entry, waiting
 from relay.control.oauth_settings import (
     GRANTS,
@@ -26,7 +27,10 @@ from relay.control.oauth_settings import (
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
 
-_SETTABLE = frozenset({"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"})
+_SETTABLE = frozenset(
+    {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"}
+    | {"proxy", "source_address", "ip", "imap_host", "imap_port", "imap_tls", "imap_login"}
+)
 
 
 async def account_add(
@@ -45,6 +49,14 @@ async def account_add(
     per_minute: int | None = None,
     per_day: int | None = None,
     in_doubt: str | None = None,
+    proxy: str | None = None,
+    proxy_password: str | None = None,
+    source_address: str | None = None,
+    ip: str | None = None,
+    imap_host: str | None = None,
+    imap_port: int | None = None,
+    imap_tls: str | None = None,
+    imap_login: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -95,6 +107,13 @@ async def account_add(
         per_minute=per_minute,
         per_day=per_day,
         in_doubt=in_doubt,
+        proxy=proxy,
+        source_address=source_address,
+        ip=ip,
+        imap_host=imap_host,
+        imap_port=imap_port,
+        imap_tls=imap_tls,
+        imap_login=imap_login,
     )
 
     def add(connection: Connection) -> Account:
@@ -108,6 +127,7 @@ async def account_add(
             store_keys(connection, control.vault, account_id, oauth.keys)
         if password is not None:
             control.vault.seal_into(connection, account_id, "password", password)
+        store_proxy_password(connection, control, None, account, proxy_password)
         if sender:
             store.add_sender(connection, account.address, account_id, now_ms=now_ms())
         return account
@@ -139,6 +159,14 @@ async def account_set(
     per_minute: int | None = None,
     per_day: int | None = None,
     in_doubt: str | None = None,
+    proxy: str | None = None,
+    proxy_password: str | None = None,
+    source_address: str | None = None,
+    ip: str | None = None,
+    imap_host: str | None = None,
+    imap_port: int | None = None,
+    imap_tls: str | None = None,
+    imap_login: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -183,6 +211,13 @@ async def account_set(
         per_minute=per_minute,
         per_day=per_day,
         in_doubt=in_doubt,
+        proxy=proxy,
+        source_address=source_address,
+        ip=ip,
+        imap_host=imap_host,
+        imap_port=imap_port,
+        imap_tls=imap_tls,
+        imap_login=imap_login,
     )
     back = set(defaults or [])
     if back - _SETTABLE:
@@ -190,7 +225,7 @@ async def account_set(
     if back & given.keys():
         raise ControlError(f"{min(back & given.keys())} is both given and set back", "give one of the two")
     changed = {**given, **dict.fromkeys(back)}
-    if not changed and not oauth.anything:
+    if not changed and not oauth.anything and proxy_password is None:
         raise ControlError("nothing to change was given", "see `relay account set --help`")
     known = KEYS if found.auth == auth or auth is None else ()
     complete = not set(await control.vault.kinds(found.id)) & set(known)
@@ -203,6 +238,7 @@ async def account_set(
         account = store.get_account(connection, found.id)
         upstream = control.directory.upstream(account)
         _check_clear_text(upstream)
+        store_proxy_password(connection, control, found, account, proxy_password)
         if not oauth.anything and account.auth == found.auth and upstream.provider == was.provider:
             return []
         settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)

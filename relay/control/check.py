@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
 from relay.config.check import warnings as doubtful
 from relay.control.advice import steps_for
 from relay.control.context import Control
+from relay.control.egress import path_of
 from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
 from relay.diagnosis import diagnose
@@ -46,6 +48,9 @@ async def check(control: Control, *, login: bool = True) -> list[dict[str, Any]]
 
 def _settings(control: Control, line: Any) -> None:
     line("settings", "ok", f"data in {control.settings.data_dir}")
+    way = way_of_all(control.settings.egress).described("")
+    if way:
+        line("settings", "ok", f"connections leave {way}")
     for warning in doubtful(control.settings):
         words, _, remedy = warning.partition("; ")
         line("settings", "warning", words, remedy)
@@ -116,7 +121,8 @@ async def _upstreams(control: Control, line: Any, *, login: bool) -> None:
 
 async def _upstream(control: Control, account: Account, line: Any, slots: asyncio.Semaphore) -> None:
     upstream = control.directory.upstream(account)
-    where = f"{account.address} at {upstream.host}:{upstream.port}"
+    path = path_of(control, account, upstream.host)
+    where = f"{account.address} at {upstream.host}:{upstream.port}{' ' * bool(path)}{path}"
     if upstream.auth == "password" and "password" not in await control.vault.kinds(account.id):
         line("account", "failed", f"{where}: no password is stored", f"relay account set-password {account.address}")
         return

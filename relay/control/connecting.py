@@ -22,17 +22,19 @@ from relay.credentials.errors import CredentialError, SecretMissing
 from relay.credentials.oauth import OAuthApp, TokenRefused, TokenUnavailable, parse_oauth_app, sealed
 from relay.credentials.oauth.answers import Grant
 from relay.credentials.oauth.client import AppKeys
+from relay.credentials.oauth.providers import Purpose
 from relay.diagnosis.conditions import CONDITIONS, token_condition
 
 BROWSER_S = 600.0  # for the person; below what an action may take (wire.ACTION_S)
 _DEVICE_S = 840.0
 
 
-async def account_connect(control: Control, *, account: str, port: int = 0) -> dict[str, Any]:
+async def account_connect(control: Control, *, account: str, port: int = 0, imap: bool = False) -> dict[str, Any]:
     """Sign in as the account's kind of sign-in wants it; the grant is sealed, a suspension for the login ends.
 
     `control.progress` gets {step: code, user_code, uri, uri_complete, expires_in_s} or {step: link, url, port,
     expires_in_s} when a person has to do something.  `port`: where the browser comes back to, 0: any free one.
+    `imap`: ask for the right to read the mailbox as well.
     """
     found = account_named(control, account)
     if found.auth == "password" or found.auth == "none":
@@ -43,6 +45,7 @@ async def account_connect(control: Control, *, account: str, port: int = 0) -> d
     if not 0 <= port <= 65535:
         raise ControlError("--port is no port", "give a number from 1 to 65535, or leave it out")
     control.logins.person_acted(found.id)
+    purposes: tuple[Purpose, ...] = ("smtp", "imap") if imap else ("smtp",)
     try:
         with oauth_refusals():
             app = parse_oauth_app(found.oauth or {})
@@ -50,9 +53,9 @@ async def account_connect(control: Control, *, account: str, port: int = 0) -> d
             kept = await control.database.read(partial(sealed.load, vault=control.vault, account_id=found.id))
             match found.auth:
                 case "oauth-device":
-                    await control.logins.tokens.sign_in(found.id, await _by_device(control, app, kept.keys))
+                    await control.logins.tokens.sign_in(found.id, await _by_device(control, app, kept.keys, purposes))
                 case "oauth-code":
-                    grant = await _by_browser(control, found, app, kept.keys, port)
+                    grant = await _by_browser(control, found, app, kept.keys, port, purposes)
                     await control.logins.tokens.sign_in(found.id, grant)
                 case "oauth-app" | "service-account":
                     await control.logins.tokens.renew(found.id)
@@ -94,9 +97,9 @@ def refusal_of(error: CredentialError, account: Account) -> ControlError:
             return ControlError(entry.cause.rstrip("."), remedy.rstrip("."))
 
 
-async def _by_device(control: Control, app: OAuthApp, keys: AppKeys) -> Grant:
+async def _by_device(control: Control, app: OAuthApp, keys: AppKeys, purposes: tuple[Purpose, ...]) -> Grant:
     """RFC 8628: show a code, wait until somebody has typed it elsewhere."""
-    code = await control.oauth.begin_device(app, keys)
+    code = await control.oauth.begin_device(app, keys, purposes)
     control.progress(
         {
             "step": "code",
@@ -113,14 +116,16 @@ async def _by_device(control: Control, app: OAuthApp, keys: AppKeys) -> Grant:
         raise TokenRefused("expired_token") from None
 
 
-async def _by_browser(control: Control, account: Account, app: OAuthApp, keys: AppKeys, port: int) -> Grant:
+async def _by_browser(
+    control: Control, account: Account, app: OAuthApp, keys: AppKeys, port: int, purposes: tuple[Purpose, ...]
+) -> Grant:
     """Authorization code with PKCE: the browser comes back to a loopback port of this machine."""
     begun: list[Any] = []
     try:
         async with listening(port, lambda url: control.oauth.code_of(begun[0], url)) as loopback:
             redirect = f"http://{_host_of(app)}:{loopback.port}/"
             sign_in = await asyncio.to_thread(
-                control.oauth.begin_sign_in, app, redirect, login_hint=account.login or account.address
+                control.oauth.begin_sign_in, app, redirect, purposes, login_hint=account.login or account.address
             )
             begun.append(sign_in)
             control.progress(

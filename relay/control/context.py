@@ -16,6 +16,7 @@ from relay.control.refusal import ControlError
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.vault import Vault
+from relay.credentials.ways import Ways
 from relay.database import trail
 from relay.database.engine import Database
 from relay.queue.store import Queue
@@ -55,6 +56,7 @@ class Control:
     transport: Transport
     oauth: OAuthClient
     logins: Logins
+    ways: Ways
     lanes: Lanes | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None

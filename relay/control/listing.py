@@ -11,8 +11,10 @@ from sqlalchemy import Connection, func, select
 from relay.accounts.model import Account, AccountState
 from relay.accounts.presets import PRESETS
 from relay.accounts.transitions import OPERATOR
+from relay.accounts.upstream import imap_of
 from relay.control.advice import steps_for
 from relay.control.context import Control, iso, now_ms
+from relay.control.egress import path_of
 from relay.control.oauth_settings import app_facts
 from relay.control.queue import account_named
 from relay.credentials.errors import CredentialError
@@ -108,6 +110,8 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "per_minute": upstream.per_minute,
         "per_day": upstream.per_day,
         "in_doubt": upstream.in_doubt,
+        "path": path_of(control, account, upstream.host),
+        "imap": _imap(control, account),
         "state": account.state.value,
         "state_cause": account.state_cause,
         "state_reply": account.state_reply,
@@ -131,6 +135,13 @@ def _who(account: Account) -> str | None:
 
 def _ends(account: Account, used: int | None) -> list[dict[str, Any]]:
     return [{"what": end.cause.removesuffix("-expiring"), "at": iso(end.at_ms)} for end in ends_of(account, used)]
+
+
+def _imap(control: Control, account: Account) -> dict[str, Any] | None:
+    server = imap_of(account, control.directory.upstream(account), control.settings.imap)
+    if server is None:
+        return None
+    return {"host": server.host, "port": server.port, "tls": server.tls, "login": server.login}
 
 
 def _login(control: Control, account: Account, used: int | None) -> dict[str, Any]:

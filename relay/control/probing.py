@@ -112,7 +112,7 @@ async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refu
     def told(step: str, detail: str) -> None:
         if step != "quit":
             name = "login" if step == "auth" else step
-            control.progress({"step": name, "ok": True, "detail": _bounded(detail)})
+            control.progress({"step": name, "ok": True, "detail": shown_bounded(detail)})
 
     logins, settings = control.logins, control.settings.submission
     outcome = await probe(
@@ -123,6 +123,7 @@ async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refu
         hostname=socket.gethostname(),
         second=logins.second,
         tries=logins.tries.attempt if limited else logins.tries.by_person,
+        way_of=control.ways.of,
     )
     return None if isinstance(outcome, Accepted) else outcome
 
@@ -189,10 +190,11 @@ def said(outcome: Outcome) -> str:
     """What the other side said, or what happened instead, in one line."""
     match outcome:
         case Accepted(reply) | Refused(reply):
-            return _bounded(str(reply))
+            return shown_bounded(str(reply))
         case Unreachable(detail=detail, reason=reason) | InDoubt(detail=detail, reason=reason):
-            return _bounded(detail or reason)
+            return shown_bounded(detail or reason)
 
 
-def _bounded(text: str) -> str:
+def shown_bounded(text: str) -> str:
+    """In one printable line of at most 1,024 characters."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MAX_SHOWN])

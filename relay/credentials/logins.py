@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from relay.accounts.directory import Directory
-from relay.accounts.model import Upstream
+from relay.accounts.model import ImapServer, Upstream
 from relay.credentials.errors import NoSuchAccount
 from relay.credentials.oauth.app import OAuthApp, parse_oauth_app
 from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
@@ -114,6 +114,16 @@ class Logins:
                 raise
             mine.at.clear()
             mine.last_second = None
+
+    async def imap_secret(self, server: ImapServer) -> str:
+        """The password, or an access token for IMAP. Raises as `Vault.fetch` and `Tokens.access_token`."""
+        if server.auth == "password":
+            return await self._vault.fetch(server.account_id, "password")
+        return await self.tokens.access_token(server.account_id, "imap")
+
+    async def imap_second(self, server: ImapServer, refused: str) -> str:
+        """The server refused this token: another one to log in with once. Raises as `Tokens.refused`."""
+        return await self.tokens.refused(server.account_id, refused, "imap")
 
     def person_acted(self, account_id: int) -> None:
         """Somebody changed something or wants it tried: what was refused before does not count any more."""

@@ -20,6 +20,7 @@ from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.tries import Tries
 from relay.credentials.vault import Vault, open_vault
+from relay.credentials.ways import Ways
 from relay.daemon.checkup import Checkup, LogIn
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
@@ -65,6 +66,7 @@ class Core:
     transport: SmtpTransport
     oauth: OAuthClient
     logins: Logins
+    ways: Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ async def open_core(
         if in_doubt:
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
-        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file))
+        ways = Ways(directory, vault, settings.egress)
+        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
         tokens = Tokens(vault, database, oauth, apps_of(directory))
         stack.push_async_callback(tokens.close)
         tries = Tries(database, now_ms)
@@ -131,9 +134,10 @@ async def open_core(
             hostname=settings.submission.ehlo_name or socket.gethostname(),
             second=logins.second,
             tries=tries.attempt,
+            way_of=ways.of,
         )
         stack.push_async_callback(transport.close)
-        yield Core(database, vault, directory, queue, transport, oauth, logins)
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways)
 
 
 @asynccontextmanager
@@ -193,6 +197,7 @@ def _login_without_mail(settings: RelaySettings, core: Core) -> LogIn:
             hostname=socket.gethostname(),
             second=core.logins.second,
             tries=core.logins.tries.attempt,
+            way_of=core.ways.of,
         )
 
     return log_in
@@ -243,4 +248,5 @@ def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None)
         transport=core.transport,
         oauth=core.oauth,
         logins=core.logins,
+        ways=core.ways,
     )

@@ -49,6 +49,13 @@ accounts = Table(
     Column("per_minute", Integer),  # messages; 0: no limit
     Column("per_day", Integer),  # recipients in a sliding day; 0: no limit
     Column("in_doubt", Text, nullable=False, server_default="retry"),  # retry | hold
+    Column("proxy", Text),  # URL without a password, or "direct"; NULL in these three: as for all accounts
+    Column("source_address", Text),  # one IP address, or one of each version with a comma between
+    Column("ip", Text),  # auto | 4 | 6
+    Column("imap_host", Text),  # NULL in these four: the preset's, then the settings' default
+    Column("imap_port", Integer),
+    Column("imap_tls", Text),  # starttls | implicit
+    Column("imap_login", Text),  # NULL: the login
     Column("oauth", Text),  # JSON object, see credentials.oauth.app; NULL: none.  Never a secret
     Column("state", Text, nullable=False, server_default="ok"),  # ok | suspended
     Column("state_cause", Text),  # id of the catalogue entry, or "operator"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.egress_conditions import EGRESS_CONDITIONS
+from relay.diagnosis.imap_conditions import IMAP_CONDITIONS
 from relay.diagnosis.model import Class, Entry, Scope
 from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
@@ -353,6 +355,7 @@ _TOKENS: dict[str, Entry] = {
     for told in token_explanations()
 }
 CONDITIONS |= _TOKENS
+CONDITIONS |= {entry.id: entry for entry in (*EGRESS_CONDITIONS, *IMAP_CONDITIONS)}
 
 _SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_TOKENS, "account"),
@@ -360,6 +363,7 @@ _SCOPES: dict[str, Scope] = {
     "secret-expiring": "account",
     "certificate-expiring": "account",
     "grant-expiring": "account",
+    **dict.fromkeys((entry.id for entry in IMAP_CONDITIONS), "account"),
     "sign-in-missing": "account",
     "sign-in-settings": "account",
     "token-unavailable": "account",
@@ -383,6 +387,7 @@ _OAUTH_ERROR = re.compile(r"[a-z]+(?:_[a-z]+)+")  # RFC 6749 5.2: as the token e
 
 # The words in which programs and libraries report these; more particular ones first.
 _SYMPTOMS = (
+    ("proxy-auth", r"\b407\b.{0,40}proxy|proxy authentication|no acceptable authentication methods"),
     ("certificate-expired", r"certificate (has expired|is not yet valid)|CERT_HAS_EXPIRED"),
     (
         "certificate-name",

@@ -46,22 +46,23 @@ class ClientTls:
             raise ssl.SSLCertVerificationError(f"the certificate's fingerprint is sha256:{digest}, not the pinned one")
 
 
-_cache: dict[tuple[str, int, int], ClientTls] = {}
+_Stamp = tuple[str, int, int]  # of a CA file: path, time of change, size
+_cache: dict[tuple[_Stamp, _Stamp], ClientTls] = {}
 _lock = threading.Lock()
 
 
-def client_tls(trust: str | None) -> ClientTls:
+def client_tls(trust: str | None, ca_file: Path | None = None) -> ClientTls:
     """The context for a trust setting: None (system CAs), a CA file's path, `sha256:HEX`, `name:HOST`, or a host name.
 
-    TLS 1.2 or newer; nothing can mean "trust everything".  Kept for the next caller until a CA file changes.
-    Reads files: a first call takes some 10 ms.  Safe from any thread.  Raises BadTrust, or OSError for a CA
-    file that cannot be read.
+    `ca_file`: authorities trusted besides the system's, where those are.  TLS 1.2 or newer; nothing can mean "trust
+    everything".  Kept for the next caller until a CA file changes.  Reads files: a first call takes some 10 ms.  Safe
+    from any thread.  Raises BadTrust, or OSError for a CA file that cannot be read.
     """
-    key = _key(trust)
+    key = _key(trust, ca_file)
     with _lock:
         made = _cache.get(key)
     if made is None:
-        made = _make(trust, _ca_path(trust))
+        made = _make(trust, _ca_path(trust), ca_file)
         with _lock:
             while len(_cache) >= _KEPT:
                 _cache.pop(next(iter(_cache)))
@@ -69,17 +70,22 @@ def client_tls(trust: str | None) -> ClientTls:
     return made
 
 
-def is_cached(trust: str | None) -> bool:
+def is_cached(trust: str | None, ca_file: Path | None = None) -> bool:
     """True if `client_tls` will answer without reading a certificate store. Raises OSError as it does."""
-    key = _key(trust)
+    key = _key(trust, ca_file)
     with _lock:
         return key in _cache
 
 
-def _key(trust: str | None) -> tuple[str, int, int]:
+def _key(trust: str | None, ca_file: Path | None) -> tuple[_Stamp, _Stamp]:
     path = _ca_path(trust)
+    return stamp(path) if path is not None else (trust or "", 0, 0), stamp(ca_file)
+
+
+def stamp(path: Path | None) -> _Stamp:
+    """What tells a CA file from what it was before. Raises OSError."""
     if path is None:
-        return trust or "", 0, 0
+        return "", 0, 0
     stat = path.stat()
     return str(path), stat.st_mtime_ns, stat.st_size
 
@@ -94,7 +100,7 @@ def _ca_path(trust: str | None) -> Path | None:
     return None
 
 
-def _make(trust: str | None, path: Path | None) -> ClientTls:
+def _make(trust: str | None, path: Path | None, extra: Path | None) -> ClientTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION
@@ -106,15 +112,22 @@ def _make(trust: str | None, path: Path | None) -> ClientTls:
         context.verify_mode = ssl.CERT_NONE  # the pin is the verification, see ClientTls.verify_pin
         return ClientTls(context, pin=bytes.fromhex(digits))
     if path is not None:
-        try:
-            context.load_verify_locations(cafile=path)
-        except ssl.SSLError as error:
-            raise BadTrust(f"{path} holds no certificate in PEM form") from error
+        add_authorities(context, path)
         return ClientTls(context)
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if extra is not None:
+        add_authorities(context, extra)
     if trust is None:
         return ClientTls(context)
     name = trust[len("name:") :].strip() if trust.lower().startswith("name:") else trust.strip()
     if not name:
         raise BadTrust("name: needs a host name")
     return ClientTls(context, name=name)
+
+
+def add_authorities(context: ssl.SSLContext, path: Path) -> None:
+    """Trust those of a PEM file as well. Raises BadTrust, or OSError for a file that cannot be read."""
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise BadTrust(f"{path} holds no certificate in PEM form") from error

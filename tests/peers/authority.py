@@ -183,6 +183,10 @@ class Authority:
         self.turning = True
         self.lives_s = 3600
         self.device_lives_s = 60.0
+        self.skew_s = 0  # how far its clock is ahead of ours
+        self.audience = RESOURCE  # of the tokens it issues
+        self.typ = "at+jwt"  # RFC 9068 2.1; mail servers that know RFC 7519 alone want JWT
+        self.says: dict[str, Any] = {}  # members of a token answer as it gives them; None: left out
         self.asked: list[tuple[str, int]] = []
         self.descriptions: dict[str, dict[str, Any]] = {}  # error: what else to say with it
         self.signing = RSAKey.generate_key(2048)
@@ -233,6 +237,8 @@ class Authority:
     def reset(self) -> None:
         """As new, but for keys and port."""
         self.turning, self.lives_s, self.device_lives_s = True, 3600, 60.0
+        self.skew_s, self.audience, self.typ = 0, RESOURCE, "at+jwt"
+        self.says.clear()
         self.asked.clear()
         self.descriptions.clear()
         self.refused_tokens.clear()
@@ -391,12 +397,21 @@ def _run(app: Any, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]],
 
 class _Generator(JWTBearerTokenGenerator):
     key: RSAKey
+    authority: Authority
+
+    def access_token_generator(self, client: Any, grant_type: str, user: Any, scope: str) -> str:
+        """Authlib's, with the clock and the type that a test wants."""
+        token = jwt.decode(super().access_token_generator(client, grant_type, user, scope), self.key)
+        claims = dict(token.claims)
+        for name in ("iat", "exp"):
+            claims[name] += self.authority.skew_s
+        return jwt.encode({**token.header, "typ": self.authority.typ}, claims, self.key)
 
     def get_jwks(self) -> RSAKey:
         return self.key
 
     def get_audiences(self, client: Any, user: Any, scope: Any) -> str:
-        return RESOURCE
+        return self.authority.audience
 
 
 class _Validator(JWTBearerTokenValidator):
@@ -416,11 +431,15 @@ def _application(authority: Authority) -> flask.Flask:
             refresh_token_generator=lambda **_: generate_token(48),
             expires_generator=lambda client, grant_type: authority.lives_s,
         )
-        generator.key = authority.signing
+        generator.key, generator.authority = authority.signing, authority
         given["include_refresh_token"] = given.get("include_refresh_token", True) and "offline_access" in (
             given.get("scope") or ""
         )
         token: dict[str, Any] = generator(**given)
+        for name, value in authority.says.items():
+            token.pop(name, None)
+            if value is not None:
+                token[name] = value
         return token
 
     server.register_token_generator("default", issue)

@@ -106,9 +106,9 @@ def test_clean_content_costs_little() -> None:
     best = float("inf")
     for _ in range(5):
         canonical = Canonicaliser()
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(40):
             canonical.feed(chunk)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     rate = 40 * len(chunk) / best
     assert rate > 300e6, f"{rate / 1e9:.2f} GB/s"  # 2 GB/s and more when nothing else runs

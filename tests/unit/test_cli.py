@@ -50,7 +50,7 @@ def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...],
 @pytest.mark.parametrize("path", ALL)
 def test_no_command_takes_a_secret_as_an_argument(path: tuple[str, ...]) -> None:
     names = {name for parameter in ALL[path].params for name in (*parameter.opts, *parameter.secondary_opts)}
-    not_secret = {"--password-file", "--client-secret-file", "--secret-expires", "--token-url"}
+    not_secret = {"--password-file", "--proxy-password-file", "--client-secret-file", "--secret-expires", "--token-url"}
     assert not {name for name in names if "pass" in name or "secret" in name or "token" in name} - not_secret
 
 

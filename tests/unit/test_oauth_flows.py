@@ -250,6 +250,15 @@ async def test_a_clock_that_is_wrong_gets_a_refusal_and_no_loop(authority: Autho
     assert len(authority.asked) == 1
 
 
+@pytest.mark.parametrize("skew_s", [-590, 590])
+async def test_a_clock_ten_minutes_off_still_signs_in(authority: Authority, skew_s: int) -> None:
+    client = OAuthClient(HttpsPost(authority.ca), now_s=lambda: time.time() + skew_s)
+    keys = AppKeys(1, client_certificate=authority.certificate_pem, service_account=authority.service_account_json)
+    assert await client.app_token(app_of(authority, "certificate"), keys, "smtp")
+    app = OAuthApp("google", subject="ann@example.com", token_url=authority.url("token"))
+    assert await client.service_account_token(app, keys, "smtp")
+
+
 async def test_a_service_account_acts_for_a_mailbox(authority: Authority, client: OAuthClient) -> None:
     app = OAuthApp("google", subject="ann@example.com", token_url=authority.url("token"))
     keys = AppKeys(1, service_account=authority.service_account_json)

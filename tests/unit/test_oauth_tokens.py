@@ -74,6 +74,7 @@ class House:
             now_s=lambda: self.time.wall,
             monotonic_s=lambda: self.time.monotonic,
             chance=lambda: 0.5,
+            second_look_s=0.05,
         )
 
     async def sign_in(self, account_id: int = 1) -> str:
@@ -525,3 +526,118 @@ async def test_a_damaged_kept_token_costs_one_refresh(house: House) -> None:
     damage = update(secrets).where(secrets.c.kind == "access_token").values(sealed=b"\x01" + b"x" * 60)
     await house.database.write(lambda connection: connection.execute(damage).rowcount)
     assert house.authority.check(await house.process().access_token(1), SMTP)
+
+
+# Clocks and figures that cannot be
+
+
+@pytest.mark.parametrize("skew_s", [-600, 600])
+async def test_an_authority_whose_clock_is_wrong_changes_nothing(house: House, skew_s: int) -> None:
+    house.authority.skew_s = skew_s
+    await house.sign_in()
+    first = await house.tokens.access_token(1)
+    house.time.passes(3600 - 661)
+    assert await house.tokens.access_token(1) == first
+    assert house.asked == 1
+    house.time.passes(2)
+    assert await house.tokens.access_token(1) != first
+    assert house.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("says", "lasts_s"),
+    [
+        (None, 3600),
+        (0, 3600),
+        (-3600, 3600),
+        ("0", 3600),
+        ("soon", 3600),
+        (1, 60),
+        (0.5, 60),
+        (True, 3600),
+        (315_360_000, 86400),
+        (1e300, 3600),
+    ],
+)
+async def test_an_absurd_life_of_a_token_makes_no_loop(house: House, says: object, lasts_s: int) -> None:
+    house.authority.says["expires_in"] = says
+    await house.sign_in()
+    first = await house.tokens.access_token(1)
+    assert house.authority.check(first, SMTP)
+    early_s = min(660, lasts_s / 2)
+    for _ in range(50):
+        house.time.passes((lasts_s - early_s - 1) / 50)
+        assert await house.tokens.access_token(1) == first
+    assert house.asked == 1
+    house.time.passes(2)
+    assert await house.tokens.access_token(1) != first
+    assert house.asked == 2
+    # What the mail server says counts, whatever the figure was: one more, and no other after that.
+    held = await house.tokens.access_token(1)
+    other = await house.tokens.refused(1, held)
+    assert house.asked == 3
+    with pytest.raises(TokenRefused):
+        await house.tokens.refused(1, other)
+    assert house.asked == 3
+
+
+async def test_a_person_who_acted_gets_another_token_after_a_forced_one_was_refused(house: House) -> None:
+    await house.sign_in()
+    forced = await house.tokens.refused(1, await house.tokens.access_token(1))
+    with pytest.raises(TokenRefused):
+        await house.tokens.refused(1, forced)
+    house.tokens.retry_now(1)
+    assert await house.tokens.refused(1, await house.tokens.access_token(1)) != forced
+
+
+# Two processes on one store
+
+
+async def test_two_processes_that_refresh_at_once_lose_no_grant(house: House) -> None:
+    await house.sign_in()
+    revoked = set(house.authority.revoked_families)
+    other = house.process()
+    for number in range(1, 21):
+        with house.authority.held():
+            both = [asyncio.create_task(tokens.access_token(1)) for tokens in (house.tokens, other)]
+            assert await asyncio.to_thread(house.authority.arrived.wait, 10)
+            if number % 2:
+                await asyncio.sleep(0.02)  # so that mostly both have asked; either order must do
+        for token in await asyncio.gather(*both):
+            assert house.authority.check(token, SMTP)
+        house.time.passes(3600)
+    assert house.authority.revoked_families == revoked
+    assert house.asked <= 40
+    await other.close()
+
+
+async def test_who_comes_second_with_a_used_grant_takes_what_the_first_one_got(house: House) -> None:
+    await house.sign_in()
+    other = house.process()
+    real = other._client.refresh
+
+    async def too_late(*arguments: Any) -> Grant:
+        """Read the store, and reach the provider when another process has turned the grant there, and kept it."""
+        if not late:
+            late.append(await house.tokens.access_token(1))
+            house.authority.order(Fault(400, b'{"error":"invalid_grant"}'))
+        return await real(*arguments)
+
+    late: list[str] = []
+    other._client.refresh = too_late  # type: ignore[method-assign]
+    assert await other.access_token(1) == await house.tokens.access_token(1) == late[0]
+    assert [status for _, status in house.authority.asked] == [200, 400]
+    await other.close()
+
+
+async def test_a_renewal_takes_the_token_that_another_process_just_kept(house: House) -> None:
+    await house.sign_in()
+    other = house.process()
+    assert await house.tokens.access_token(1) == await other.access_token(1)
+    house.time.passes(3600 - 600)
+    assert await house.tokens.access_token(1) == await other.access_token(1)
+    assert house.asked == 2
+    first = await other.access_token(1)
+    assert await other.refused(1, first) == await house.tokens.refused(1, first)
+    assert house.asked == 3
+    await other.close()

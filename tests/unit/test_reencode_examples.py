@@ -182,13 +182,13 @@ def test_hostile_shapes_cost_bounded_time_and_memory() -> None:
         HEAD + b"Content-Type: text/plain\r\n\r\n" + b"." * 1_000_000 + b"\r\n",
     ]
     for number, wire in enumerate(shapes):
-        started = time.perf_counter()
+        started = time.process_time()
         reencoder = Reencoder()
         for at in range(0, len(wire), 65536):
             reencoder.feed(wire[at : at + 65536])
             assert len(reencoder._held) <= MAX_HEADER + 65536
         reencoder.finish()
-        assert time.perf_counter() - started < 3, number
+        assert time.process_time() - started < 3, number
 
 
 def test_parts_beyond_the_limit_stay() -> None:
@@ -203,11 +203,11 @@ def test_long_lines_are_worked_through_in_bulk() -> None:
         wire = HEAD + b"Content-Type: " + kind + b"\r\n\r\n" + line * 4
         best = float("inf")
         for _ in range(3):
-            reencoder, started = Reencoder(), time.perf_counter()
+            reencoder, started = Reencoder(), time.process_time()
             for at in range(0, len(wire), 262_144):
                 reencoder.feed(wire[at : at + 262_144])
             reencoder.finish()
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.process_time() - started)
         assert len(wire) / best > floor, f"{kind.decode()}: {len(wire) / best / 1e6:.0f} MB/s"  # 85 and 280 when idle
 
 

@@ -12,7 +12,9 @@ from relay.diagnosis.token_errors import token_scope
 from relay.telemetry.redaction import LIVE, mask
 
 MAX_TOKEN = 12288  # characters; what is longer fits no AUTH line (RFC 4954 4)
-_DEFAULT_LIFE_S, _MOST_LIFE_S = 3600, 86400
+# `expires_in` is only a hint (RFC 6749 4.2.2): absent, zero or negative it is an hour, of years a day, and of seconds a
+# minute, so that no figure makes each login ask anew.  What the mail server says of a token is what counts.
+_DEFAULT_LIFE_S, _LEAST_LIFE_S, _MOST_LIFE_S = 3600, 60, 86400
 _DESCRIPTION = 400  # characters
 _ERROR = re.compile(r"[\x21-\x7e]{1,64}")
 _AADSTS = re.compile(r"AADSTS(\d{4,8})")
@@ -39,7 +41,8 @@ def grant_of(body: Mapping[str, Any]) -> Grant:
         raise TokenUnavailable("bad-answer")
     if refresh_token is not None and (not isinstance(refresh_token, str) or len(refresh_token) > MAX_TOKEN):
         raise TokenUnavailable("bad-answer")
-    return Grant(token, seconds_of(body.get("expires_in"), _DEFAULT_LIFE_S, _MOST_LIFE_S), refresh_token or None)
+    life_s = max(_LEAST_LIFE_S, seconds_of(body.get("expires_in"), _DEFAULT_LIFE_S, _MOST_LIFE_S))
+    return Grant(token, life_s, refresh_token or None)
 
 
 def refusal_of(body: Mapping[str, Any]) -> TokenRefused:

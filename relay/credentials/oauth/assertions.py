@@ -19,8 +19,10 @@ from relay.credentials.errors import SecretRefused
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
-_LIFE_S = 600  # Microsoft wants 5 to 10 minutes
-_SERVICE_LIFE_S = 3600  # Google's most; its clock may be ahead of ours
+# Our clock may be ten minutes before or behind the provider's: an assertion begins that much early.
+_SKEW_S = 600
+_LIFE_S = 900  # from now; Microsoft advises "short", and refuses only what lasts for a day
+_SERVICE_LIFE_S = 3600 - _SKEW_S  # Google takes an hour in all
 _KEY = re.compile(r"-----BEGIN (?:RSA )?PRIVATE KEY-----.*?-----END (?:RSA )?PRIVATE KEY-----", re.DOTALL)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _LEAST_BITS = 2048
@@ -68,7 +70,7 @@ def client_assertion(pem: str, *, client_id: str, audience: str, now_s: int) -> 
     certificate, key = _certificate(pem)
     thumbprint = base64.urlsafe_b64encode(certificate.fingerprint(SHA256())).rstrip(b"=").decode()
     header = {"typ": "JWT", "x5t#S256": thumbprint}
-    return _signed(key, "PS256", header, client_id, audience, client_id, now_s, _LIFE_S, {"nbf": now_s})
+    return _signed(key, "PS256", header, client_id, audience, client_id, now_s, _LIFE_S, {"nbf": now_s - _SKEW_S})
 
 
 def service_account_assertion(text: str, *, subject: str, scope: str, audience: str, now_s: int) -> str:
@@ -102,7 +104,7 @@ def _signed(
         issuer,
         audience,
         subject,
-        issued_at=now_s,
+        issued_at=now_s - _SKEW_S,
         expires_at=now_s + life_s,
         claims=claims,  # with a new jti each time
         header=header,

@@ -193,7 +193,8 @@ class OAuthClient:
             now_s=int(self._now_s()),
         )
         mask(assertion)
-        answer = await self._post(endpoint, _encoded(assertions.JWT_BEARER, assertion=assertion), {})
+        form = _encoded(assertions.JWT_BEARER, assertion=assertion)
+        answer = await self._post(keys.account_id, endpoint, form, {})
         return grant_of(answer.body)
 
     async def refresh(
@@ -229,16 +230,17 @@ class OAuthClient:
             )
             mask(assertion)
             proof = {"client_assertion_type": assertions.ASSERTION_TYPE, "client_assertion": assertion}
-            return await self._post(url, _encoded(grant_type, client_id=app.client_id, **proof, **values), headers)
+            form = _encoded(grant_type, client_id=app.client_id, **proof, **values)
+            return await self._post(keys.account_id, url, form, headers)
         method = f"client_secret_{app.client_auth}" if keys.client_secret else "none"
         proving = ClientAuth(app.client_id, keys.client_secret, method)
         _, headers, form = proving.prepare("POST", url, headers, _encoded(grant_type, **values))
-        return await self._post(url, form, headers)
+        return await self._post(keys.account_id, url, form, headers)
 
-    async def _post(self, url: str, form: str, headers: Mapping[str, str]) -> Answer:
+    async def _post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
         """The answer of a server that said yes; the others are raised."""
         headers = {"content-type": "application/x-www-form-urlencoded;charset=UTF-8", **headers}
-        answer = await self._https.post(url, form, headers)
+        answer = await self._https.post(account_id, url, form, headers)
         if answer.status == 429:
             raise TokenUnavailable("busy", answer.retry_after_s)
         if answer.status >= 500:

@@ -36,7 +36,8 @@ class TokenUnavailable(CredentialError):
     """No usable answer this time; the account is not at fault. `retry_after_s`: what the provider asked for.
 
     `reason`: timeout, unreachable, tls-failed, busy (429), server-error (5xx), redirected, too-large, bad-answer,
-    store-failed, waiting (a try would come too early), grant-changed, closed.
+    store-failed, waiting (a try would come too early), grant-changed, closed; or the condition (`diagnosis`) in which
+    the way out does not lead to the provider: proxy-auth, proxy-refused, proxy-unreachable, …
     """
 
     def __init__(self, reason: str, retry_after_s: int | None = None) -> None:

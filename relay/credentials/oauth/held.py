@@ -22,7 +22,10 @@ _JITTER = 0.2
 
 @dataclass(slots=True)
 class Held:
-    """An access token in memory; times by the monotonic clock. `forced`: got because the one before was refused."""
+    """An access token in memory; times by the monotonic clock. `forced`: got because the one before was refused.
+
+    `forgiven`: a person acted since; that it was refused does not tell of the next one.
+    """
 
     token: str = field(repr=False)
     at: float
@@ -30,6 +33,7 @@ class Held:
     expires_at: float
     forced: bool = False
     refused: bool = False
+    forgiven: bool = False
 
     @classmethod
     def of(cls, new: Unwritten, early: float, *, forced: bool) -> Held:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.credentials.oauth.errors import TokenUnavailable
+from relay.net.failure import DialFailed
+from relay.net.https import dial_failure, https_client
+from relay.net.way import WayOf, direct
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +36,7 @@ class Answer:
 
 
 class HttpsPost:
-    """Posts forms. `ca_file`: trusted besides the system's authorities.
+    """Posts forms. `ca_file`: trusted besides the system's authorities; `way_of`: each account's way out.
 
     Each request has a connection of its own: token requests are an hour apart, and nothing can carry over.
     """
@@ -42,68 +45,43 @@ class HttpsPost:
         self,
         ca_file: Path | None = None,
         *,
+        way_of: WayOf = direct,
         timeout_s: float = TIMEOUT_S,
         now_s: Callable[[], float] = time.time,
     ) -> None:
-        self._ca_file, self._timeout_s, self._now_s = ca_file, timeout_s, now_s
-        self._context: ssl.SSLContext | None = None
-        self._context_key: tuple[int, int] | None = None
+        self._ca_file, self._way_of, self._timeout_s, self._now_s = ca_file, way_of, timeout_s, now_s
 
     async def ready(self) -> None:
-        """Load the libraries and the trust store, which takes 0.3 s at first, beside the event loop."""
-        await asyncio.to_thread(self._tls)
+        """Load the libraries, which takes 0.3 s at first, beside the event loop."""
+        await asyncio.to_thread(_load)
 
-    async def post(self, url: str, form: str, headers: Mapping[str, str]) -> Answer:
-        """Post an encoded form. Raises TokenUnavailable: no answer, or one that is no JSON object in 64 KiB."""
+    async def post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
+        """Post an encoded form, by the account's way.
+
+        Raises TokenUnavailable: no answer, or one that is no JSON object in 64 KiB.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(url, form, headers)
+                return await self._post(account_id, url, form, headers)
         except TimeoutError:
             raise TokenUnavailable("timeout") from None
 
-    async def _post(self, url: str, form: str, headers: Mapping[str, str]) -> Answer:
-        context = await asyncio.to_thread(self._tls)
+    async def _post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
         import httpx
 
+        way = await self._way_of(account_id)
         try:
             async with (
-                httpx.AsyncClient(
-                    verify=context, follow_redirects=False, trust_env=False, timeout=self._timeout_s
-                ) as client,
+                await https_client(way, timeout_s=self._timeout_s, ca_file=self._ca_file) as client,
                 client.stream("POST", url, content=form, headers={**headers, **_HEADERS}) as response,
             ):
                 body = await _read(response)
                 return Answer(
                     response.status_code, _json_object(body), self._retry_after(response.headers.get("retry-after"))
                 )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, DialFailed) as error:
             # The text of such an error may quote the request: only its kind goes on.
             raise TokenUnavailable(_reason(error)) from None
-
-    def _tls(self) -> ssl.SSLContext:
-        """The system's trust and the CA file's, read again when the file changed."""
-        import authlib.oauth2
-        import httpx
-
-        del authlib, httpx  # they are loaded now
-
-        key = None
-        if self._ca_file is not None:
-            try:
-                stat = self._ca_file.stat()
-            except OSError:
-                raise TokenUnavailable("tls-failed") from None
-            key = (stat.st_mtime_ns, stat.st_size)
-        if self._context is None or key != self._context_key:
-            context = ssl.create_default_context()
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self._ca_file is not None:
-                try:
-                    context.load_verify_locations(cafile=self._ca_file)
-                except (OSError, ssl.SSLError):
-                    raise TokenUnavailable("tls-failed") from None
-            self._context, self._context_key = context, key
-        return self._context
 
     def _retry_after(self, text: str | None) -> int | None:
         """RFC 9110 10.2.3: seconds or a date; at most a day."""
@@ -138,6 +116,12 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
 def _reason(error: Exception) -> str:
     import httpx
 
+    failure = dial_failure(error)
+    if failure is not None:
+        if failure.in_tls:
+            return "timeout" if failure.reason == "stage-timeout" else "tls-failed"
+        if failure.reason.startswith("proxy-") or failure.reason == "source-address":
+            return failure.reason
     if isinstance(error, httpx.TimeoutException):
         return "timeout"
     cause: BaseException | None = error
@@ -146,3 +130,10 @@ def _reason(error: Exception) -> str:
             return "tls-failed"
         cause = cause.__cause__ or cause.__context__
     return "bad-answer" if isinstance(error, httpx.ProtocolError) else "unreachable"
+
+
+def _load() -> None:
+    import authlib.oauth2
+    import httpx
+
+    del authlib, httpx  # they are loaded now

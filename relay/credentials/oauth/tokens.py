@@ -32,6 +32,7 @@ log = get_logger()
 AppOf = Callable[[int], tuple[OAuthApp, Flow]]
 
 FRESH_S = 1200  # a token refused so soon after it replaced a refused one: another would be refused too
+SECOND_LOOK_S = 1.0  # another process that came first may still be writing what it got
 CLOSING_S = 5.0  # a refresh under way may end: a rotated grant on its way to us would be lost
 _PERSON: tuple[Flow, ...] = ("oauth-code", "oauth-device")
 
@@ -47,6 +48,8 @@ class KeptAlive:
 class Tokens:
     """One for the process; close it before the database. `app_of`: an account's settings as they are now.
 
+    Several processes may share a store: whoever comes second takes what the first one kept.
+
     Nothing of HTTP or OAuth is loaded before the first token is asked for.
     """
 
@@ -60,9 +63,11 @@ class Tokens:
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         self._vault, self._database, self._client, self._app_of = vault, database, client, app_of
         self._now_s, self._monotonic_s, self._chance = now_s, monotonic_s, chance
+        self._second_look_s = second_look_s
         self._accounts: dict[int, AccountTokens] = {}
         self._tasks: set[asyncio.Task[str | CredentialError]] = set()
         self._closed = False
@@ -105,6 +110,8 @@ class Tokens:
         mine = self._accounts.get(account_id)
         if mine is not None:
             mine.waits.clear()
+            for held in mine.held.values():
+                held.forced, held.forgiven = False, True
 
     async def forget(self, account_id: int) -> None:
         """Drop its access tokens, from memory and vault: sign-in, settings or secrets changed. The grant stays."""
@@ -212,14 +219,20 @@ class Tokens:
         generation = mine.generation
         before = mine.held.get(purpose)
         early = early_s(app, self._chance())
-        for _ in range(2):
+        for _ in range(3):
             if mine.unwritten is None:
                 kept = await self._database.read(partial(sealed.load, vault=self._vault, account_id=account_id))
-                if before is None and not forced and (found := self._still_good(kept.access.get(purpose), early)):
-                    mine.hold(purpose, found, generation)
+                found = None if forced else self._still_good(kept.access.get(purpose), early)
+                if found is not None and (before is None or found.token != before.token):
+                    mine.hold(purpose, found, generation)  # of an earlier process, or of another one just now
                     return found.token
                 asked, asked_s = self._monotonic_s(), self._now_s()
-                grant = await self._ask(app, flow, kept, purpose)
+                try:
+                    grant = await self._ask(app, flow, kept, purpose)
+                except TokenRefused as refusal:
+                    if refusal.error == "invalid_grant" and await self._turned(account_id, kept):
+                        continue
+                    raise
                 used = kept.refresh_token if flow in _PERSON else None
                 mine.unwritten = Unwritten(grant, used, purpose, asked, asked_s, generation)
             new = mine.unwritten
@@ -227,7 +240,7 @@ class Tokens:
             mine.unwritten = None
             if not durable or new.purpose != purpose or new.generation != generation:
                 continue
-            held = Held.of(new, early, forced=before is not None and before.refused)
+            held = Held.of(new, early, forced=before is not None and before.refused and not before.forgiven)
             if before is not None and before.refused and before.token == held.token:
                 raise TokenRefused("rejected_by_server")
             elapsed_ms = round((self._monotonic_s() - new.asked) * 1000)
@@ -238,6 +251,15 @@ class Tokens:
             mine.hold(purpose, held, generation)
             return held.token
         raise TokenUnavailable("grant-changed")
+
+    async def _turned(self, account_id: int, kept: Kept) -> bool:
+        """Has another process put a new grant in the place of the one that was refused? (RFC 9700 4.14.2)"""
+        for wait_s in (0.0, self._second_look_s):
+            await asyncio.sleep(wait_s)
+            now = await self._database.read(partial(sealed.load, vault=self._vault, account_id=account_id))
+            if now.refresh_token != kept.refresh_token:
+                return now.refresh_token is not None
+        return False
 
     async def _ask(self, app: OAuthApp, flow: Flow, kept: Kept, purpose: Purpose) -> Grant:
         match flow:

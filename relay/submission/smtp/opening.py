@@ -12,11 +12,12 @@ from relay.credentials.errors import CredentialError, SecretMissing
 from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
 from relay.credentials.tries import SPENT, Try
-from relay.diagnosis.conditions import token_condition
+from relay.diagnosis.conditions import CONDITIONS, token_condition
 from relay.mail.outcome import Refused, Stage, Unreachable
 from relay.mail.reply import Reply
 from relay.net.dial import DialFailed, trusted
 from relay.net.tls import ClientTls
+from relay.net.way import Way, WayOf, direct
 from relay.submission.smtp.deadlines import Deadlines
 from relay.submission.smtp.replies import AUTH, QUIT, WireFault
 from relay.submission.smtp.wire import Client, RefusedOpening, Trace, Wire
@@ -89,6 +90,7 @@ async def open_connection(
     trace: Trace | None = None,
     second: SecondLogin | None = None,
     tries: LoginTries | None = None,
+    way_of: WayOf = direct,
 ) -> Connection:
     """Raises OpeningFailed. `on_end` is called once when the connection that was returned is gone.
 
@@ -96,8 +98,13 @@ async def open_connection(
     Each login is one of the `tries`; None: there is no limit.
     """
 
+    try:
+        way = await way_of(upstream.account_id)
+    except CredentialError as error:  # the password of a proxy
+        raise OpeningFailed(without_secret(error)) from error
+
     async def attempt(source: SecretSource) -> Connection:
-        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace, tries or _unlimited)
+        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace, tries or _unlimited, way)
 
     try:
         return await attempt(secret)
@@ -132,15 +139,16 @@ async def _open(
     on_step: OnStep | None,
     trace: Trace | None,
     tries: LoginTries,
+    way: Way,
 ) -> Connection:
     """One connection, one login at most."""
-    opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None), tries)
+    opening = _Opening(upstream, deadlines, on_step or (lambda step, text: None), tries, way)
 
     def ended() -> None:
         if opening.done:
             on_end()
 
-    client = Client(upstream.host, upstream.port, ehlo_name=ehlo_name, on_end=ended, trace=trace)
+    client = Client(upstream.host, upstream.port, ehlo_name=ehlo_name, on_end=ended, trace=trace, way=way)
     try:
         return await opening.run(client, secret)
     except DialFailed as failure:
@@ -171,10 +179,11 @@ def _drop(client: Client) -> None:
 
 
 class _Opening:
-    def __init__(self, upstream: Upstream, deadlines: Deadlines, on_step: OnStep, tries: LoginTries) -> None:
+    def __init__(self, upstream: Upstream, deadlines: Deadlines, on_step: OnStep, tries: LoginTries, way: Way) -> None:
         self.stage = Stage.CONNECT
         self.done = False
-        self._upstream, self._deadlines, self._on_step, self._tries = upstream, deadlines, on_step, tries
+        self._upstream, self._deadlines, self._on_step = upstream, deadlines, on_step
+        self._tries, self._way = tries, way
 
     async def run(self, client: Client, secret: SecretSource) -> Connection:
         upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
@@ -213,10 +222,10 @@ class _Opening:
     async def _tls(self, client: Client) -> str:
         """Greeting and TLS, in the order the account wants; the TLS version, "" for an account that opted out."""
         upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
-        tls = await trusted(upstream.trust) if upstream.tls != "none" else None
+        tls = await trusted(upstream.trust, self._way) if upstream.tls != "none" else None
         implicit = tls if upstream.tls == "implicit" else None
         greeting = await client.open(connect_s=deadlines.connect_s, greeting_s=deadlines.command_s, tls=implicit)
-        on_step("connect", f"{_peer(client)}: {greeting}")
+        on_step("connect", f"{self._path(client)}: {greeting}")
         if tls is None:
             log.warning("upstream.cleartext", account=upstream.account, host=upstream.host, port=upstream.port)
             on_step("tls", "none: password and mail go unencrypted, as this account is set")
@@ -232,6 +241,14 @@ class _Opening:
         on_step("tls", f"{version}, {_proof(tls, upstream.host)}")
         self.stage = Stage.CONNECT
         return version
+
+    def _path(self, client: Client) -> str:
+        """Where the other end is, and how it was reached; a proxy's address says nothing of the upstream's."""
+        upstream, way = self._upstream, self._way
+        told = way.described(upstream.host)
+        if way.proxy_for(upstream.host) is not None:
+            return f"{upstream.host} port {upstream.port} {told}"
+        return f"{_peer(client)} {told}".rstrip()
 
     async def _log_in(self, client: Client, secret: SecretSource) -> tuple[Reply, str]:
         """AUTH once, with one mechanism: each refusal brings a mailbox nearer to its lock-out (RFC 4954 4)."""
@@ -286,6 +303,8 @@ def without_secret(error: CredentialError) -> Unreachable:
     match error:
         case TokenUnavailable(reason=reason, retry_after_s=wait_s):
             name = "logins-spent" if reason == SPENT else "token-unavailable"
+            if reason in CONDITIONS:  # the way to the provider, not its service
+                return Unreachable(Stage.CONNECT, reason, str(error), retry_after_s=wait_s)
             return Unreachable(Stage.AUTH, name, str(error), retry_after_s=wait_s)
         case TokenRefused(error=words, number=number):
             return Unreachable(Stage.AUTH, token_condition(words, number).id, str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused, Unreachable
+from relay.net.way import WayOf, direct
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.opening import LoginTries, OnStep, OpeningFailed, SecondLogin, SecretSource, open_connection
 from relay.submission.smtp.transport import greeting_name
@@ -19,6 +20,7 @@ async def probe(
     hostname: str,
     second: SecondLogin | None = None,
     tries: LoginTries | None = None,
+    way_of: WayOf = direct,
 ) -> Accepted | Refused | Unreachable:
     """Connect, TLS, EHLO, AUTH, QUIT on a connection of its own; `on_step(name, what happened)` after each that worked.
 
@@ -34,6 +36,7 @@ async def probe(
             on_step=on_step,
             second=second,
             tries=tries,
+            way_of=way_of,
         )
     except OpeningFailed as failure:
         return failure.outcome

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
+from relay.net.way import WayOf, direct
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.dialogue import Dialogue, Ending
 from relay.submission.smtp.opening import (
@@ -27,11 +28,11 @@ log = get_logger()
 
 
 class SmtpTransport:
-    """See `submission.transport.Transport`. `secret` may raise any CredentialError.
+    """See `submission.transport.Transport`. `secret` and `way_of` may raise any CredentialError.
 
     `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`); `tries`: how many logins may be
-    refused (see `opening.open_connection`).  `hostname` is our name in EHLO
-    unless the settings give one.
+    refused (see `opening.open_connection`); `way_of`: each account's way out.  `hostname` is our name in EHLO unless
+    the settings give one.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class SmtpTransport:
         hostname: str,
         second: SecondLogin | None = None,
         tries: LoginTries | None = None,
+        way_of: WayOf = direct,
     ) -> None:
-        self._secret, self._second, self._tries = secret, second, tries
+        self._secret, self._second, self._tries, self._way_of = secret, second, tries, way_of
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
         self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
@@ -104,6 +106,7 @@ class SmtpTransport:
                 trace=trace_to_log(upstream),
                 second=self._second,
                 tries=self._tries,
+                way_of=self._way_of,
             )
             made.append(connection)
             return connection

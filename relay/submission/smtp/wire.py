@@ -21,6 +21,7 @@ from aiosmtplib.response import SMTPResponse
 from relay.mail.reply import Reply
 from relay.net.dial import check_pin, dial, handshake_failure
 from relay.net.tls import ClientTls
+from relay.net.way import DIRECT, Way
 from relay.submission.smtp import replies as steps
 from relay.submission.smtp.replies import ReplyReader, Step, WireFault, WireReply
 
@@ -263,10 +264,17 @@ class Client(SMTP):
     """aiosmtplib's client on our wire: dials, upgrades, says EHLO. Raises DialFailed, WireFault, RefusedOpening."""
 
     def __init__(
-        self, host: str, port: int, *, ehlo_name: str, on_end: Callable[[], None], trace: Trace | None
+        self,
+        host: str,
+        port: int,
+        *,
+        ehlo_name: str,
+        on_end: Callable[[], None],
+        trace: Trace | None,
+        way: Way = DIRECT,
     ) -> None:
         super().__init__(hostname=host, port=port, use_tls=False, start_tls=False, local_hostname=ehlo_name)
-        self._on_end, self._trace = on_end, trace
+        self._on_end, self._trace, self._way = on_end, trace, way
         self._implicit: ClientTls | None = None
         self._greeting_timeout_s = 0.0
 
@@ -289,7 +297,12 @@ class Client(SMTP):
         assert self.port is not None
         loop = self.loop
         transport, wire = await dial(
-            lambda: Wire(loop, self._on_end), self.hostname, self.port, timeout_s=timeout or 0, tls=self._implicit
+            lambda: Wire(loop, self._on_end),
+            self.hostname,
+            self.port,
+            timeout_s=timeout or 0,
+            tls=self._implicit,
+            way=self._way,
         )
         wire.trace = self._trace
         self.protocol, self.transport = wire, transport
