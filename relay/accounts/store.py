@@ -13,7 +13,7 @@ from relay.accounts.clients import add_client, change_client, read_clients, remo
 from relay.accounts.errors import AccountExists, AccountInUse, AccountNotFound, SenderExists, SenderNotFound
 from relay.accounts.model import Account, AccountState, Client, FromPolicy, Sender
 from relay.accounts.normalise import check_address, normalise, normalise_pattern
-from relay.database.schema import accounts, deliveries, secrets, senders
+from relay.database.schema import accounts, console_grants, deliveries, secrets, senders
 
 __all__ = [
     "Snapshot",
@@ -98,6 +98,7 @@ def remove_account(connection: Connection, account_id: int) -> None:
     if used_by or waiting:
         raise AccountInUse(account.address, used_by, waiting or 0)
     connection.execute(delete(secrets).where(secrets.c.account_id == account_id))
+    connection.execute(delete(console_grants).where(console_grants.c.account_id == account_id))
     connection.execute(delete(accounts).where(accounts.c.id == account_id))
 
 

@@ -97,4 +97,10 @@ EVENTS: dict[str, Event] = {
     # operators
     "control.refused": _event("warning", "a command to the daemon was not understood or not allowed", "command"),
     "control.done": _event("info", "an operator's command was carried out", "command", "operator"),
+    # the web
+    "console.started": _event("info", "the console listens"),
+    "console.unavailable": _event("error", "the console cannot listen; mail goes on"),
+    "console.ended": _event("error", "the console's process ended by itself; it is started again"),
+    "console.login": _event("info", "somebody signed in to the console", "operator"),
+    "console.refused": _event("warning", "somebody was not let in to the console", "operator"),
 }
