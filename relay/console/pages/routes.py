@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
+from relay.console.identity import Caller, forget_session, signed_in
+from relay.console.pages import entrance
+from relay.console.pages.render import page, wants_fragment
 from relay.console.problems import STATUS
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
+router.include_router(entrance.router)
 
 
 async def refused(request: Request, error: ControlError, *, status: int | None = None) -> Response:
-    """Why not, and what to do."""
-    return PlainTextResponse(f"{error.text}; {error.remedy}\n", status or STATUS[error.kind])
+    """Why not, and what to do; whose session has ended signs in again."""
+    code = status or STATUS[error.kind]
+    if error.kind == "unauthenticated" and not request.url.path.startswith("/invite/"):
+        answer: Response = Response(status_code=401, headers={"hx-redirect": "/login"})
+        if not wants_fragment(request):
+            answer = RedirectResponse("/login", 303)
+        forget_session(request, answer)
+        return answer
+    return page(request, "refused.html", caller=await _known(request), status=code, error=error, code=code)
+
+
+async def _known(request: Request) -> Caller | None:
+    """Who is signed in, if anybody is and the daemon answers."""
+    try:
+        return await signed_in(request)
+    except ControlError:
+        return None
