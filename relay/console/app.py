@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 import relay
 from relay.config.console import ConsoleSettings
@@ -19,6 +20,7 @@ from relay.console.api import routes as api
 from relay.console.guard import Guard, own_names
 from relay.console.identity import Caller, program
 from relay.console.pages import routes as pages
+from relay.console.pages.jobs import Jobs
 from relay.console.problems import of_refusal, problem
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
@@ -27,7 +29,7 @@ _STATIC = Path(__file__).with_name("static")
 API = "/api/v1"
 
 
-def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -> FastAPI:
+def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -> ASGIApp:
     """The application; `port` is where it listens, for its own links."""
     app = FastAPI(
         title="relay",
@@ -40,6 +42,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     secure = settings.tls_cert is not None or urlsplit(settings.url).scheme == "https"
     app.state.settings, app.state.client, app.state.secure = settings, client, secure
     app.state.base = settings.url or f"{'https' if secure else 'http'}://{settings.host}:{port}"
+    app.state.jobs = Jobs()
     probes.prepare(app.state)
     app.include_router(probes.router)
     app.include_router(api.router, prefix=API)
@@ -49,8 +52,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     app.add_exception_handler(ControlError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
-    app.add_middleware(Guard, hosts=own_names(settings), secure=secure)
-    return app
+    return Guard(app, hosts=own_names(settings), secure=secure)  # around everything, errors too
 
 
 async def _document(request: Request, _caller: Annotated[Caller, Depends(program)]) -> JSONResponse:

@@ -33,7 +33,7 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware, the outermost. `hosts`: what may stand in the Host header, without port (DNS rebinding)."""
+    """ASGI, around the whole application. `hosts`: what may stand in the Host header, without port (DNS rebinding)."""
 
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str], secure: bool) -> None:
         self._app, self._hosts, self._secure = app, frozenset(hosts), secure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,11 +10,14 @@ from sqlalchemy import Connection, func, select
 
 import relay
 from relay.accounts.model import AccountState
+from relay.config.described import describe
 from relay.control.context import Control, now_ms
 from relay.control.listing import OPERATOR, cause_of
 from relay.database.schema import deliveries, messages
-from relay.mail.ids import first_id_at
 from relay.telemetry.counters import BUCKETS_S, COUNTERS
+from relay.telemetry.logging import recent_lines
+from relay.telemetry.redaction import secret_key
+from relay.telemetry.sampler import SAMPLER, Minute
 
 _RECENT_S = 3600
 
@@ -53,7 +57,6 @@ async def overview(control: Control) -> dict[str, Any]:
     """What an administrator looks at first: outcomes, the queue, the accounts that need somebody."""
     now = now_ms()
     states, oldest_ms = await _queue(control)
-    recent = await control.database.read(lambda connection: _recent(connection, now))
     accounts = control.directory.accounts()
     troubled = [
         {
@@ -71,11 +74,11 @@ async def overview(control: Control) -> dict[str, Any]:
         for account in accounts
         if lanes is not None and lanes.state(account.id).get("resting_s")
     ]
-    snapshot = COUNTERS.snapshot()
+    minutes = SAMPLER.since(_RECENT_S)
     return {
         "at_ms": now,
-        "accepted_total": sum(snapshot.get("relay_messages_accepted_total", {}).values()),
-        "outcomes": recent,
+        "hour": {name: sum(getattr(minute, name) for minute in minutes) for name in Minute._fields[1:]},
+        "minutes": minutes,
         "queue": states,
         "oldest_s": max(0, (now - oldest_ms) // 1000) if oldest_ms else 0,
         "accounts": {"all": len(accounts), "suspended": len(troubled), "resting": len(resting)},
@@ -83,6 +86,28 @@ async def overview(control: Control) -> dict[str, Any]:
         "resting": resting,
         **await health(control),
     }
+
+
+async def log_tail(control: Control, *, limit: int = 200) -> list[dict[str, Any]]:
+    """The last lines of the log, newest first; secrets are masked in them as in the log itself."""
+    lines = []
+    for line in reversed(recent_lines()[-max(1, min(limit, 500)) :]):
+        lines.append({"line": line.decode("utf-8", "replace").rstrip()})
+    return lines
+
+
+async def settings_show(control: Control) -> list[dict[str, Any]]:
+    """Every setting with its value and where it came from; a value that may be secret is not shown."""
+    return [
+        {
+            "name": one.name,
+            "value": "***" if one.value and secret_key(one.name) else one.value,
+            "origin": one.origin,
+            "default": one.default,
+            "meaning": one.meaning,
+        }
+        for one in describe(control.settings, os.environ)
+    ]
 
 
 async def _measure(control: Control) -> None:
@@ -116,13 +141,3 @@ async def _queue(control: Control) -> tuple[dict[str, int], int]:
         return {str(state): int(count) for state, count, _ in counted}, int(oldest or 0)
 
     return await control.database.read(read)
-
-
-def _recent(connection: Connection, now: int) -> dict[str, int]:
-    """Deliveries of what was accepted in the last hour, by what became of them; a range of the primary key."""
-    counted = connection.execute(
-        select(deliveries.c.state, func.count())
-        .where(deliveries.c.message_id >= first_id_at(now - _RECENT_S * 1000))
-        .group_by(deliveries.c.state)
-    )
-    return {str(state): int(count) for state, count in counted}

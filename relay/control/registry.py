@@ -71,6 +71,8 @@ ACTIONS: Mapping[str, Action] = {
     "health": observing.health,
     "metrics": observing.metrics,
     "overview": observing.overview,
+    "log.tail": observing.log_tail,
+    "settings.show": observing.settings_show,
     "principal": admission.principal,
     "console.login": login.console_login,
     "console.accept": login.console_accept,

@@ -24,6 +24,7 @@ from relay.database.engine import StoreLocked
 from relay.listener.server import Listener
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, flush, get_logger
+from relay.telemetry.sampler import SAMPLER
 
 log = get_logger()
 
@@ -129,6 +130,7 @@ async def _run(settings: RelaySettings) -> int:
         web = Web(settings.console, settings.data_dir) if settings.console.enabled else None
         try:
             await _start(relay, server, given)
+            sampling = asyncio.create_task(SAMPLER.run(), name="sampler")
             if web is not None:
                 web.start()
             notify(os.environ, "READY=1")
@@ -139,6 +141,7 @@ async def _run(settings: RelaySettings) -> int:
                 await web.stop()
             await _stop(relay, server, settings, orderly=False)
             raise
+        sampling.cancel()
         notify(os.environ, "STOPPING=1")
         log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
         if not await _stop(relay, server, settings, orderly=status == 0):

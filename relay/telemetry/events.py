@@ -40,7 +40,7 @@ EVENTS: dict[str, Event] = {
     "daemon.stopped": _event("info", "all is closed"),
     "daemon.fault": _event("error", "a bug or an impossible state; the daemon lives on", "traceback"),
     "settings.doubtful": _event("warning", "allowed, but deserves a look at every start"),
-    "library.logged": _event("warning", "a library spoke through the standard logging module", "logger"),
+    "library.logged": _event("warning", "a library spoke through the standard logging module", "logger", "traceback"),
     "log.dropped": _event("warning", "nobody read the log fast enough, or it could not be written", "lines"),
     # front door
     "listener.started": _event("info", "a front door listens", "tls"),

@@ -45,6 +45,12 @@ def _size(octets: object) -> str:
     return f"{number:.1f} GiB"
 
 
+def _sentence(text: object) -> str:
+    """With a capital in front; the rest stays as it is."""
+    words = str(text)
+    return words[:1].upper() + words[1:]
+
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_FOLDER),
     autoescape=select_autoescape(default=True, default_for_string=True),
@@ -52,7 +58,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"moment": _moment, "span": _span, "octets": _size}
+_TEMPLATES.filters |= {"moment": _moment, "span": _span, "octets": _size, "sentence": _sentence}
 _TEMPLATES.globals |= {"version": __version__}
 
 

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from relay.console.identity import Caller, forget_session, signed_in
-from relay.console.pages import entrance
+from relay.console.pages import accounts, entrance, mine, overview, people, queue, register, system
 from relay.console.pages.render import page, wants_fragment
 from relay.console.problems import STATUS
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
-router.include_router(entrance.router)
+for part in (entrance, mine, overview, accounts, register, queue, people, system):
+    router.include_router(part.router)
 
 
 async def refused(request: Request, error: ControlError, *, status: int | None = None) -> Response:
