@@ -11,7 +11,7 @@ if (place) {
     const columns = await answer.json();
     if (plot) return plot.setData(columns);
     plot = new uPlot({
-      width: place.clientWidth, height: 220, scales: { y: { range: (_, low, high) => [0, Math.max(5, high)] } },
+      width: place.clientWidth, height: 220, scales: { x: { range: (_, low, high) => [Math.min(low, high - 3600), high] }, y: { range: (_, low, high) => [0, Math.max(5, high)] } },
       axes: [axis, axis],
       series: [{}, line("accepted", "--accent"), line("relayed", "--good", [6, 4]), line("deferred", "--warn", [2, 3]), line("bounced", "--bad")],
     }, columns, place);
