@@ -73,7 +73,7 @@ def build() -> typer.Typer:
     """All commands. Called for one command only, never by the daemon."""
     import typer
 
-    from relay.cli import account, check, client, demo, history, key, queue, sender, sendmail, service
+    from relay.cli import account, check, client, console, demo, history, key, queue, sender, sendmail, service
 
     app = _group("A local SMTP relay that logs in upstream with each sender's own, encrypted credentials.")
     app.callback(epilog="Example: relay account add billing@example.com")(_root)
@@ -83,6 +83,7 @@ def build() -> typer.Typer:
         ("client", client, "Which application may send as whom."),
         ("queue", queue, "What waits, and what an operator does to it."),
         ("key", key, "The master keys that stored passwords are sealed with."),
+        ("console", console, "Who may sign in to the console; tokens of programs."),
     ):
         group = _group(text)
         module.register(group)

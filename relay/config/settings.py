@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import relay
+from relay.config.console import ConsoleSettings as ConsoleSettings
 from relay.config.doors import ListenerSettings as ListenerSettings
 from relay.config.egress import EgressSettings as EgressSettings
 from relay.config.fields import (
@@ -31,7 +32,6 @@ from relay.config.fields import (
     Section,
     Tls,
     Wrong,
-    YesNo,
 )
 from relay.config.trust import trust_anchor
 
@@ -129,14 +129,6 @@ class DatabaseSettings(Section):
         ):
             raise Wrong("", "not the address of a database file; give sqlite:///<path>, or leave it out")
         return url
-
-
-class ConsoleSettings(Section):
-    """Web console, REST API, metrics, health."""
-
-    host: Host = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=8025, description="port to listen on")
-    enabled: YesNo = Field(default=True, description="no switches the console off")
 
 
 class LogSettings(Section):

@@ -1,1 +1,1 @@
-"""Web console: reserved for a later release; nothing listens yet."""
+"""The console: pages for administrators and mailbox owners, the REST API, health and metrics; a process of its own."""

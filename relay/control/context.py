@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -12,6 +13,8 @@ from sqlalchemy import Connection
 from relay.accounts.directory import Directory
 from relay.accounts.transitions import Change, tell
 from relay.config.settings import RelaySettings
+from relay.control.access.attempts import Attempts
+from relay.control.access.model import Principal
 from relay.control.refusal import ControlError
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
@@ -40,12 +43,24 @@ class Lanes(Protocol):
     def wake(self, account_id: int) -> None:
         """Try this account's mail now: end its rest."""
 
+    def flowing(self) -> bool:
+        """False while outcomes cannot be recorded, or on the way out."""
+
+
+class Desk:
+    """What is remembered between requests from the web, in memory only: bad logins, what is half done."""
+
+    def __init__(self) -> None:
+        self.attempts = Attempts()
+        self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
+
 
 @dataclass(frozen=True, slots=True)
 class Control:
     """The rooms that actions use. `lanes` is None when no daemon runs: then the store alone is changed.
 
-    `actor` is the operating system's name of who asks; `progress` gets what an action has to tell on its way.
+    `actor` is the operating system's name of who asks, or `console:NAME`, `token:NAME` when it came through the web:
+    then `principal` says what they may do.  `progress` gets what an action has to tell on its way.
     """
 
     database: Database
@@ -60,10 +75,16 @@ class Control:
     lanes: Lanes | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None
+    principal: Principal | None = None
+    desk: Desk = field(default_factory=Desk)
 
     def asked_by(self, actor: str, progress: Progress) -> Control:
         """The same rooms for one request."""
         return replace(self, actor=actor, progress=progress)
+
+    def in_name_of(self, principal: Principal) -> Control:
+        """The same rooms for a request that came through the web."""
+        return replace(self, actor=principal.name, principal=principal)
 
     async def change(
         self,

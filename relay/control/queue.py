@@ -218,7 +218,7 @@ def account_named(control: Control, address: str) -> Any:
     """The account of that address. Refused when there is none."""
     account = control.directory.by_address(address)
     if account is None:
-        raise ControlError(f"there is no account {shown(address)}", "`relay account list` shows them")
+        raise ControlError(f"there is no account {shown(address)}", "`relay account list` shows them", "not-found")
     return account
 
 

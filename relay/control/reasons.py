@@ -18,11 +18,12 @@ from relay.accounts.errors import (
     SenderNotFound,
 )
 from relay.accounts.normalise import BadAddress
-from relay.control.refusal import ControlError
+from relay.control.refusal import ControlError, Kind
 from relay.credentials.errors import SecretRefused
 from relay.mail.errors import RelayError
 
 _MAX_SHOWN = 254
+_KINDS: dict[type[RelayError], Kind] = dict.fromkeys((AccountNotFound, SenderNotFound, ClientNotFound), "not-found")
 
 
 def shown(text: object) -> str:
@@ -41,19 +42,20 @@ def refusals() -> Iterator[None]:
         reason = _of_register(error)
         if reason is None:
             raise
-        raise ControlError(*reason) from None
+        raise ControlError(*reason, _KINDS.get(type(error), "conflict")) from None
 
 
 def _of_value(error: BadAddress | BadSetting | SecretRefused) -> ControlError:
     match error:
         case BadSetting(field=field, value=value, remedy=remedy):
             if value in ("", None):
-                return ControlError(f"{field} is missing", remedy)
-            return ControlError(f"{field} cannot be {shown(value)}", remedy)
+                return ControlError(f"{field} is missing", remedy, "invalid")
+            return ControlError(f"{field} cannot be {shown(value)}", remedy, "invalid")
         case BadAddress(text=text, remedy=remedy):
-            return ControlError(f"{shown(text) or 'an empty text'} is not possible here", remedy)
+            return ControlError(f"{shown(text) or 'an empty text'} is not possible here", remedy, "invalid")
         case _:
-            return ControlError(f"the {error.field} {error.reason}", "give the mailbox's password or app password")
+            remedy = "give the mailbox's password or app password"
+            return ControlError(f"the {error.field} {error.reason}", remedy, "invalid")
 
 
 def _of_register(error: RelayError) -> tuple[str, str] | None:

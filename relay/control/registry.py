@@ -16,6 +16,8 @@ from relay.control import (
     keys,
     listing,
     migrate,
+    nodes,
+    observing,
     probing,
     probing_imap,
     queue,
@@ -24,6 +26,7 @@ from relay.control import (
     trying,
     unknown,
 )
+from relay.control.access import admission, login, tokens, users
 from relay.control.context import Control, ControlError
 
 Action = Callable[..., Awaitable[Any]]
@@ -68,6 +71,32 @@ ACTIONS: Mapping[str, Action] = {
     "check": check.check,
     "audit": audit.audit_list,
     "migrate": migrate.migrate,
+    "node.list": nodes.node_list,
+    "health": observing.health,
+    "metrics": observing.metrics,
+    "overview": observing.overview,
+    "log.tail": observing.log_tail,
+    "settings.show": observing.settings_show,
+    "principal": admission.principal,
+    "console.login": login.console_login,
+    "console.accept": login.console_accept,
+    "console.invitation": login.console_invitation,
+    "console.logout": login.console_logout,
+    "console.ready": login.console_ready,
+    "console.password": users.console_password,
+    "user.list": users.user_list,
+    "user.add": users.user_add,
+    "user.set": users.user_set,
+    "user.remove": users.user_remove,
+    "user.invite": users.user_invite,
+    "me": users.me,
+    "me.password": users.me_password,
+    "me.totp_begin": users.me_totp_begin,
+    "me.totp_finish": users.me_totp_finish,
+    "me.totp_remove": users.me_totp_remove,
+    "token.list": tokens.token_list,
+    "token.add": tokens.token_add,
+    "token.remove": tokens.token_remove,
 }
 
 _MAX_TEXT = 65536

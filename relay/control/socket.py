@@ -10,11 +10,15 @@ import pwd
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from relay.control import registry
+from relay.control.access import answers
+from relay.control.access.admission import admitted
 from relay.control.context import Control, ControlError
+from relay.control.refusal import Kind
 from relay.control.wire import ACTION_S, MAX_LINE, SOCKET_NAME, reachable
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.telemetry import get_logger
@@ -89,29 +93,48 @@ class ControlServer:
             _say(writer, _refusal("no request came, or it was malformed", "use the relay command"))
             return
         control = self._control.asked_by(_name(uid), lambda told: _say(writer, {"progress": dict(told)}))
-        _say(writer, await _answer(control, *request))
+        _say(writer, await _answer(control, request))
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
-    """The request: action and arguments. Raises ValueError (too long, no JSON, another form)."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """`credential`: whose session or token it comes with; `key`: do it once (access.answers)."""
+
+    action: str
+    arguments: dict[str, Any]
+    credential: dict[str, str] | None
+    key: str | None
+
+
+async def _read(reader: asyncio.StreamReader) -> _Request:
+    """Raises ValueError (too long, no JSON, another form)."""
     line = await reader.readline()
     try:
         request = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None  # the original error would carry the line
     match request:
+        case {"action": str(action), "args": dict(arguments), "as": dict(given)}:
+            credential = {str(kind): str(token) for kind, token in given.items()}
+            key = request.get("key")
+            return _Request(action, arguments, credential, str(key) if key is not None else None)
         case {"action": str(action), "args": dict(arguments)}:
-            return action, arguments
+            return _Request(action, arguments, None, None)
     raise ValueError("another form")
 
 
-async def _answer(control: Control, action: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def _answer(control: Control, request: _Request) -> dict[str, Any]:
     """The last line: what came of the action. The outermost loop of a command, so a bug ends here."""
+    action, arguments = request.action, request.arguments
     try:
         async with asyncio.timeout(ACTION_S):
+            if request.credential is not None:
+                control = await admitted(control, request.credential, action, arguments)
+            if request.key is not None:
+                return {"ok": await answers.once(control, request.key, action, arguments, registry.run)}
             return {"ok": await registry.run(control, action, arguments)}
     except ControlError as refused:
-        return _refusal(refused.text, refused.remedy)
+        return _refusal(refused.text, refused.remedy, refused.kind)
     except StorageFull:
         return _refusal("the disk is full", "free some space, then repeat the command")
     except StorageFailed:
@@ -123,8 +146,8 @@ async def _answer(control: Control, action: str, arguments: dict[str, Any]) -> d
         return _refusal("the daemon failed over it", "see daemon.fault in its log")
 
 
-def _refusal(text: str, remedy: str) -> dict[str, Any]:
-    return {"error": {"text": text, "remedy": remedy}}
+def _refusal(text: str, remedy: str, kind: Kind = "unavailable") -> dict[str, Any]:
+    return {"error": {"text": text, "remedy": remedy, "kind": kind}}
 
 
 def _say(writer: asyncio.StreamWriter, line: Mapping[str, Any]) -> None:

@@ -68,6 +68,11 @@ def call(
             raise ControlError("the daemon stopped answering", "look at its log; repeat the command") from None
 
 
+def refusal(error: Mapping[str, Any]) -> ControlError:
+    """The refusal that an answer holds."""
+    return ControlError(error["text"], error["remedy"], error.get("kind", "refused"))
+
+
 def _answer(lines: Any, on_progress: Callable[[Mapping[str, Any]], None]) -> Any:
     while line := lines.readline(MAX_LINE + 1):
         if not line.endswith(b"\n"):
@@ -76,7 +81,7 @@ def _answer(lines: Any, on_progress: Callable[[Mapping[str, Any]], None]) -> Any
         if "progress" in answer:
             on_progress(answer["progress"])
         elif "error" in answer:
-            raise ControlError(answer["error"]["text"], answer["error"]["remedy"])
+            raise refusal(answer["error"])
         else:
             return answer["ok"]
     raise ControlError("the daemon ended in the middle of it", "look at its log; repeat the command")

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, literal, or_, select, union_all, update
 
 from relay.credentials.errors import NoSuchAccount, SecretMissing, SecretRefused
-from relay.database.schema import accounts, secrets
+from relay.database.schema import accounts, console_users, secrets
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _COLUMNS = (secrets.c.account_id, secrets.c.kind, secrets.c.key_id, secrets.c.sealed)
+
+TOTP = "console-totp"  # of a console user: its row is in console_users, and its number is that user's
+
+# Whatever is sealed, wherever it is: what a change of keys goes through.
+_ALL = union_all(
+    select(*_COLUMNS),
+    select(console_users.c.id, literal(TOTP), console_users.c.totp_key, console_users.c.totp_sealed).where(
+        console_users.c.totp_sealed.is_not(None)
+    ),
+).subquery()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,10 @@ def remove(connection: Connection, account_id: int, kind: str | None) -> int:
 
 def exchange(connection: Connection, old: Row, new: Row) -> int:
     """Put `new` in the place of `old` if that is still there: 1, else 0. The revision stays: same secret."""
+    if old.kind == TOTP:
+        here = and_(console_users.c.id == old.account_id, console_users.c.totp_sealed == old.sealed)
+        values = {"totp_key": new.key_id, "totp_sealed": new.sealed}
+        return connection.execute(update(console_users).where(here).values(values)).rowcount
     return connection.execute(
         update(secrets)
         .where(_is(old.account_id, old.kind), secrets.c.sealed == old.sealed)
@@ -88,25 +102,23 @@ def kinds(connection: Connection, account_id: int) -> list[str]:
 
 def usage(connection: Connection) -> dict[str, int]:
     """Rows by key id."""
-    counted = connection.execute(select(secrets.c.key_id, func.count()).group_by(secrets.c.key_id))
+    counted = connection.execute(select(_ALL.c.key_id, func.count()).group_by(_ALL.c.key_id))
     return {str(key_id): int(count) for key_id, count in counted}
 
 
 def under(connection: Connection, key_id: str, limit: int) -> list[Row]:
     """Up to `limit` rows sealed under `key_id`."""
-    return [
-        Row(*found) for found in connection.execute(select(*_COLUMNS).where(secrets.c.key_id == key_id).limit(limit))
-    ]
+    return [Row(*found) for found in connection.execute(select(_ALL).where(_ALL.c.key_id == key_id).limit(limit))]
 
 
 def page(connection: Connection, after: Row | None, limit: int, *, other_than: str | None = None) -> list[Row]:
     """Up to `limit` rows after `after` in the order of the table; `other_than`: not those under that key."""
-    chosen = select(*_COLUMNS).order_by(secrets.c.account_id, secrets.c.kind).limit(limit)
+    chosen = select(_ALL).order_by(_ALL.c.account_id, _ALL.c.kind).limit(limit)
     if after is not None:
-        same = and_(secrets.c.account_id == after.account_id, secrets.c.kind > after.kind)
-        chosen = chosen.where(or_(secrets.c.account_id > after.account_id, same))
+        same = and_(_ALL.c.account_id == after.account_id, _ALL.c.kind > after.kind)
+        chosen = chosen.where(or_(_ALL.c.account_id > after.account_id, same))
     if other_than is not None:
-        chosen = chosen.where(secrets.c.key_id != other_than)
+        chosen = chosen.where(_ALL.c.key_id != other_than)
     return [Row(*found) for found in connection.execute(chosen)]
 
 

@@ -19,10 +19,12 @@ from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
 from relay.daemon.activation import Inherited, assigned, inherited, notify
 from relay.daemon.build import BadCertificate, Relay, build
+from relay.daemon.web import Web
 from relay.database.engine import StoreLocked
 from relay.listener.server import Listener
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, flush, get_logger
+from relay.telemetry.sampler import SAMPLER
 
 log = get_logger()
 
@@ -125,18 +127,27 @@ async def _run(settings: RelaySettings) -> int:
     given = inherited(os.environ)
     async with build(settings, on_lost=lost) as relay:
         server = ControlServer(settings.data_dir, relay.control)
+        web = Web(settings.console, settings.data_dir) if settings.console.enabled else None
         try:
             await _start(relay, server, given)
+            sampling = asyncio.create_task(SAMPLER.run(), name="sampler")
+            if web is not None:
+                web.start()
             notify(os.environ, "READY=1")
             _calm_collector()
             status = await ending
         except BaseException:
+            if web is not None:
+                await web.stop()
             await _stop(relay, server, settings, orderly=False)
             raise
+        sampling.cancel()
         notify(os.environ, "STOPPING=1")
         log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
         if not await _stop(relay, server, settings, orderly=status == 0):
             status = 1
+        if web is not None:
+            await web.stop()
     log.info("daemon.stopped", code=status)
     return status
 

@@ -246,3 +246,75 @@ unknown_replies = Table(
     PrimaryKeyConstraint("provider", "stage", "shape"),
     sqlite_with_rowid=False,
 )
+
+# -- who may use the console and the API ---------------------------------------------------------------------------
+
+console_users = Table(
+    "console_users",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True),  # what is typed at the login page, in lower case
+    Column("role", Text, nullable=False),  # administrator | owner
+    Column("password_hash", Text),  # argon2id; NULL: signs in by invitation or OIDC alone
+    Column("subject", Text, unique=True),  # "<issuer> <sub>" of an OIDC identity; NULL: none
+    Column("totp_key", Text),  # id of the key that sealed the next column
+    Column("totp_sealed", LargeBinary),  # the secret of RFC 6238; NULL: no second factor
+    Column("totp_step", Integer),  # the last time step used: each code counts once (RFC 6238 5.2)
+    Column("disabled", Integer, nullable=False, server_default="0"),
+    Column("created_at", Milliseconds, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+console_grants = Table(
+    "console_grants",
+    metadata,
+    Column("user_id", Id, ForeignKey("console_users.id"), nullable=False),
+    Column("account_id", Id, ForeignKey("accounts.id"), nullable=False),
+    PrimaryKeyConstraint("user_id", "account_id"),
+)
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),  # SHA-256 of 32 random octets
+    Column("user_id", Id, ForeignKey("console_users.id"), nullable=False, index=True),
+    Column("csrf", Text, nullable=False),
+    Column("address", Text, nullable=False),  # where the login came from
+    Column("created_at", Milliseconds, nullable=False),
+    Column("seen_at", Milliseconds, nullable=False),
+    Column("expires_at", Milliseconds, nullable=False),
+)
+
+console_invitations = Table(
+    "console_invitations",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("user_id", Id, ForeignKey("console_users.id"), nullable=False, index=True),
+    Column("created_at", Milliseconds, nullable=False),
+    Column("expires_at", Milliseconds, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),  # JSON list
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Milliseconds, nullable=False),
+    Column("expires_at", Milliseconds, nullable=False),
+    Column("used_at", Milliseconds),
+    sqlite_autoincrement=True,
+)
+
+api_answers = Table(
+    "api_answers",
+    metadata,
+    Column("principal", Text, nullable=False),
+    Column("key", Text, nullable=False),  # Idempotency-Key
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("answer", Text),  # JSON; NULL: still under way
+    Column("at", Milliseconds, nullable=False),
+    PrimaryKeyConstraint("principal", "key"),
+)

@@ -18,7 +18,7 @@ from relay.mail.reply import Reply
 from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.verdicts import Expected
 from relay.telemetry import get_logger
-from relay.telemetry.counters import count
+from relay.telemetry.counters import count, observe
 
 log = get_logger()
 
@@ -178,6 +178,7 @@ def _log_delivery(
     if settlement.possible_duplicate:
         more["possible_duplicate"] = True
     if diagnosis is None:
+        observe("relay_delivery_seconds", (now - attempt.message.accepted_at) / 1000)
         log.info(
             event,
             message_id=shown,

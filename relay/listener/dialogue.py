@@ -12,6 +12,7 @@ from relay.mail.address import Malformed, RcptArgument, parse_mail, parse_rcpt
 from relay.mail.dsn import NO_MESSAGE_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.reply import Reply
 from relay.telemetry import get_logger
+from relay.telemetry.counters import count
 
 log = get_logger()
 
@@ -79,6 +80,7 @@ class Dialogue:
     def refuse(self, reply: Reply, *, sender: str = "", recipient: str = "", bogus: bool = False) -> bytes:
         """Say no, log it, count it; too many end the session."""
         client = self.peer.client
+        count("relay_messages_rejected_total", reason=reply.status)
         log.info(
             "transaction.rejected",
             code=reply.code,

@@ -24,6 +24,7 @@ from relay.mail.reencode import Reencoder
 from relay.mail.tolerance import DEFAULT
 from relay.queue.model import Arrival
 from relay.telemetry import get_logger
+from relay.telemetry.counters import count, observe
 
 log = get_logger()
 
@@ -262,6 +263,9 @@ class Reception:
             more["repaired"] = ",".join(self._intake.repaired)
         if path != transaction.original_path:
             more["original_sender"] = transaction.original_path or "<>"
+        elapsed_s = time.perf_counter() - self._started
+        count("relay_messages_accepted_total")
+        observe("relay_accept_seconds", elapsed_s)
         log.info(
             "message.accepted",
             message_id=self._shown,
@@ -270,7 +274,7 @@ class Reception:
             recipients=len(transaction.recipients),
             size=size,
             account=self._door.policy.account(route.account_id),
-            elapsed_ms=int((time.perf_counter() - self._started) * 1000),
+            elapsed_ms=int(elapsed_s * 1000),
             **more,
         )
 

@@ -40,7 +40,7 @@ EVENTS: dict[str, Event] = {
     "daemon.stopped": _event("info", "all is closed"),
     "daemon.fault": _event("error", "a bug or an impossible state; the daemon lives on", "traceback"),
     "settings.doubtful": _event("warning", "allowed, but deserves a look at every start"),
-    "library.logged": _event("warning", "a library spoke through the standard logging module", "logger"),
+    "library.logged": _event("warning", "a library spoke through the standard logging module", "logger", "traceback"),
     "log.dropped": _event("warning", "nobody read the log fast enough, or it could not be written", "lines"),
     # front door
     "listener.started": _event("info", "a front door listens", "tls"),
@@ -100,4 +100,10 @@ EVENTS: dict[str, Event] = {
     # operators
     "control.refused": _event("warning", "a command to the daemon was not understood or not allowed", "command"),
     "control.done": _event("info", "an operator's command was carried out", "command", "operator"),
+    # the web
+    "console.started": _event("info", "the console listens"),
+    "console.unavailable": _event("error", "the console cannot listen; mail goes on"),
+    "console.ended": _event("error", "the console's process ended by itself; it is started again"),
+    "console.login": _event("info", "somebody signed in to the console", "operator"),
+    "console.refused": _event("warning", "somebody was not let in to the console", "operator"),
 }

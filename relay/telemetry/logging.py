@@ -135,6 +135,11 @@ def flush() -> None:
         output.flush()
 
 
+def recent_lines() -> list[bytes]:
+    """The last lines that were written, oldest first."""
+    return list(_outputs[0].recent) if _outputs else []
+
+
 class _LibraryHandler(standard_logging.Handler):
     def emit(self, record: standard_logging.LogRecord) -> None:
         log = _LOGGER.error if record.levelno >= standard_logging.ERROR else _LOGGER.warning

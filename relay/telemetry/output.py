@@ -7,12 +7,14 @@ import errno
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 
 _WAIT_S = 0.01  # how long a line waits for others; what nobody must miss does not wait
 _TURN_LINES = 256  # more than these do not wait any longer
 _HELD_OCTETS = 1 << 20  # held for a reader that is slow; beyond it lines are dropped, and counted
 _RETRY_S = 0.02
+_RECENT_LINES = 500
 _FLUSH_S = 5.0  # how long `flush` waits for a reader that does not read
 
 
@@ -29,6 +31,7 @@ class Output:
         self._dropped_line = dropped_line
         self._lock = threading.RLock()
         self._lines: list[bytes] = []  # finished, in order
+        self.recent: deque[bytes] = deque(maxlen=_RECENT_LINES)  # for who asks what was said last
         self._rest = b""  # handed to the system in part
         self._dropped = 0
         self._torn = False  # an unfinished line is out
@@ -38,6 +41,7 @@ class Output:
         """`line` ends with a newline and holds no other."""
         lines = self._lines
         lines.append(line)
+        self.recent.append(line)
         if self._loop is None or not self._loop.is_running():
             try:
                 self._loop = asyncio.get_running_loop()  # dear: it asks the system for the process id
@@ -52,6 +56,7 @@ class Output:
     def write_now(self, line: bytes) -> None:
         """As `write`, and everything held goes out with it: for warnings and worse."""
         self._lines.append(line)
+        self.recent.append(line)
         with self._lock:
             self._send(0)
 

@@ -1,0 +1,79 @@
+"""The console's process, started by the daemon: settings on standard input, an open socket, the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from relay.config.console import ConsoleSettings
+from relay.config.settings import LogSettings
+from relay.console.app import create_app
+from relay.control.client import ControlClient
+from relay.credentials.hardening import harden_process
+from relay.telemetry import configure, flush, get_logger
+
+log = get_logger()
+
+_GRACE_S = 3
+_KEEP_ALIVE_S = 15
+_MOST_AT_ONCE = 500
+
+
+def main() -> int:
+    """Serve until standard input closes or SIGTERM comes."""
+    configure(LogSettings(format="json"))  # the daemon reads it
+    harden_process()
+    told: dict[str, Any] = json.loads(sys.stdin.buffer.readline(1 << 20) or b"{}")
+    if not told:
+        sys.stderr.write("relay.console is started by `relay serve`, not by hand\n")
+        return 2
+    settings = ConsoleSettings.model_validate(told["console"])
+    listening = socket.socket(fileno=told["fd"])
+    app = create_app(settings, ControlClient(Path(told["data_dir"])), port=listening.getsockname()[1])
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+            limit_concurrency=_MOST_AT_ONCE,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            ssl_certfile=str(settings.tls_cert) if settings.tls_cert is not None else None,
+            ssl_keyfile=str(settings.tls_key) if settings.tls_key is not None else None,
+        )
+    )
+    log.info("console.started", host=settings.host, port=listening.getsockname()[1])
+    flush()
+    uvloop.run(_serve(server, listening))
+    return 0
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    """The end of standard input is the end of the daemon."""
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            server.should_exit = True
+
+    loop.add_reader(0, gone)
+    await server.serve(sockets=[listening])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

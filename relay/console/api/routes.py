@@ -1,0 +1,126 @@
+"""Makes the routes of the API from its table and the signatures of the actions."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from relay.console.api.table import ROUTES, Route
+from relay.console.identity import Caller, program
+from relay.console.problems import MEDIA_TYPE
+from relay.control.registry import ACTIONS
+
+router = APIRouter()
+
+_LONGEST = 65_536
+_IN_PATH = re.compile(r"\{(\w+)\}")
+_TYPES: Mapping[str, Any] = {
+    "str": Annotated[str, Field(max_length=_LONGEST)],
+    "str | None": Annotated[str, Field(max_length=_LONGEST)] | None,
+    "int": int,
+    "int | None": int | None,
+    "bool": bool,
+    "list[str]": Annotated[list[Annotated[str, Field(max_length=_LONGEST)]], Field(max_length=10_000)],
+    "list[str] | None": Annotated[list[Annotated[str, Field(max_length=_LONGEST)]], Field(max_length=10_000)] | None,
+}
+_SECRET = frozenset({"password", "client_secret", "client_certificate", "service_account"})
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {}}}
+    for status, text in (
+        (401, "nobody's token"),
+        (403, "the token does not reach so far"),
+        (404, "there is no such thing"),
+        (409, "refused as things are"),
+        (422, "a value cannot be"),
+        (503, "the relay does not answer"),
+    )
+}
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key within a day gives the first answer again, and does nothing anew.",
+    ),
+]
+
+
+def _add(route: Route) -> None:
+    action = ACTIONS[route.action]
+    arguments = list(inspect.signature(action).parameters.values())[1:]  # the first is the control itself
+    in_path = set(_IN_PATH.findall(route.path))
+    rest = [argument for argument in arguments if argument.name not in in_path]
+    parameters = [_parameter(argument, Path(max_length=1024)) for argument in arguments if argument.name in in_path]
+    model = _body(route, rest) if route.method in ("POST", "PATCH") and rest else None
+    if model is not None:
+        needed = any(argument.default is inspect.Parameter.empty for argument in rest)
+        parameters.append(_named("body", Annotated[model, Body()], inspect.Parameter.empty if needed else model()))
+    elif route.method in ("GET", "DELETE"):
+        parameters += [_parameter(argument, Query()) for argument in rest]
+    parameters.append(_named("caller", Annotated[Caller, Depends(program)]))
+    if route.method == "POST":
+        parameters.append(_named("key", IdempotencyKey, None))
+
+    endpoint = _endpoint(route)
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        sorted(parameters, key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    )
+    endpoint.__doc__ = inspect.getdoc(action)
+    router.add_api_route(
+        route.path,
+        endpoint,
+        methods=[route.method],
+        status_code=route.status,
+        name=route.action,
+        operation_id=f"{route.action}_{route.method}".replace(".", "_").lower(),
+        tags=[route.path.split("/")[1]],
+        responses=_PROBLEMS,
+        response_model=None,
+    )
+
+
+def _endpoint(route: Route) -> Callable[..., Awaitable[Any]]:
+    async def endpoint(caller: Caller, body: BaseModel | None = None, key: str | None = None, **arguments: Any) -> Any:
+        if body is not None:
+            arguments |= body.model_dump(exclude_unset=True)
+        steps: list[Mapping[str, Any]] = []
+        answer = await caller.call(
+            route.action,
+            {name: value for name, value in arguments.items() if value is not None},
+            steps.append,
+            key=key,
+        )
+        return {**answer, "steps": steps} if route.action == "account.test" and isinstance(answer, dict) else answer
+
+    return endpoint
+
+
+def _body(route: Route, arguments: list[inspect.Parameter]) -> type[BaseModel]:
+    fields: dict[str, Any] = {}
+    for argument in arguments:
+        needed = argument.default is inspect.Parameter.empty
+        extra: dict[str, Any] = {"writeOnly": True} if argument.name in _SECRET else {}
+        fields[argument.name] = (
+            _TYPES[str(argument.annotation)],
+            Field(... if needed else argument.default, json_schema_extra=extra or None),
+        )
+    name = "".join(part.title() for part in re.split(r"[._]", route.action))
+    return create_model(f"{name}Request", __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
+
+
+def _parameter(argument: inspect.Parameter, where: Any) -> inspect.Parameter:
+    return _named(argument.name, Annotated[_TYPES[str(argument.annotation)], where], argument.default)
+
+
+def _named(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+for _route in ROUTES:
+    _add(_route)

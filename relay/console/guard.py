@@ -1,0 +1,115 @@
+"""What every request passes before a page sees it: known host, bounded body, own origin; what it leaves with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.config.console import ConsoleSettings
+
+MAX_BODY = 1 << 20  # octets
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+}
+
+
+class TooLarge(Exception):
+    """A body that does not end."""
+
+
+class Guard:
+    """ASGI, around the whole application. `hosts`: what may stand in the Host header, without port (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], secure: bool) -> None:
+        self._app, self._hosts, self._secure = app, frozenset(hosts), secure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, self._with_headers(scope, send))
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise TooLarge
+            return message
+
+        try:
+            await self._app(scope, bounded, self._with_headers(scope, send))
+        except TooLarge:
+            await PlainTextResponse("too large", 413)(scope, receive, self._with_headers(scope, send))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+        if hostname(headers.get("host", "")) not in self._hosts:
+            return PlainTextResponse("this console does not answer to that name; see RELAY_CONSOLE__HOSTS", 421)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            return PlainTextResponse("too large", 413)
+        if scope["method"] not in _SAFE and not self._own_origin(headers):
+            return PlainTextResponse("this came from another site", 403)
+        return None
+
+    def _own_origin(self, headers: Headers) -> bool:
+        """A browser says where a change comes from; a program with a token has no cookie that could be borrowed."""
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return False
+        origin = headers.get("origin")
+        if origin is not None:
+            return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        return True
+
+    def _with_headers(self, scope: Scope, send: Send) -> Send:
+        static = scope["path"].startswith("/static/")
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if self._secure:
+                    headers.setdefault("strict-transport-security", "max-age=31536000")
+                headers.setdefault("cache-control", "public, max-age=86400" if static else "no-store")
+            await send(message)
+
+        return sending
+
+
+def hostname(host: str) -> str:
+    """The name in a Host header, without port and in lower case; "" when there is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def own_names(settings: ConsoleSettings) -> frozenset[str]:
+    """Under which names the console may be called."""
+    own = {"localhost", "127.0.0.1", "::1", *(name.lower().strip("[]") for name in settings.hosts)}
+    if settings.host not in ("0.0.0.0", "::", "[::]"):  # noqa: S104  # every address is no name
+        own.add(settings.host.lower().strip("[]"))
+    if settings.url:
+        own.add(urlsplit(settings.url).hostname or "")
+    return frozenset(own - {""})

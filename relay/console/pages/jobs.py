@@ -1,0 +1,74 @@
+"""Actions that take a while: started by a form, watched by its page step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from relay.console.identity import Caller
+from relay.control.refusal import ControlError
+
+_MOST = 200
+_KEPT_S = 600.0
+
+
+@dataclass(slots=True)
+class Job:
+    """One action under way. `steps`: what it told; at the end there is an `answer` or a `refusal`."""
+
+    id: str
+    owner: str
+    began: float
+    steps: list[Mapping[str, Any]] = field(default_factory=list)
+    answer: Any = None
+    refusal: ControlError | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """It ended."""
+        return self.task is None or self.task.done()
+
+
+class Jobs:
+    """Those of one web process; at most 200, forgotten after ten minutes."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def start(self, caller: Caller, action: str, arguments: Mapping[str, Any]) -> Job:
+        """Have the daemon do it in the caller's name. Raises ControlError (throttled) when too many are under way."""
+        self._forget()
+        if len(self._jobs) >= _MOST or sum(not job.done for job in self._of(caller)) >= 3:
+            raise ControlError("too much is under way already", "wait until it has ended", "throttled")
+        job = Job(secrets.token_urlsafe(16), caller.csrf, time.monotonic())
+        job.task = asyncio.create_task(_run(job, caller, action, dict(arguments)), name=f"job {action}")
+        self._jobs[job.id] = job
+        return job
+
+    def of(self, caller: Caller, job_id: str) -> Job:
+        """A job of this session. Raises ControlError (not-found)."""
+        job = self._jobs.get(job_id)
+        if job is None or job.owner != caller.csrf:
+            raise ControlError("there is no such test", "start it again", "not-found")
+        return job
+
+    def _of(self, caller: Caller) -> list[Job]:
+        return [job for job in self._jobs.values() if job.owner == caller.csrf]
+
+    def _forget(self) -> None:
+        before = time.monotonic() - _KEPT_S
+        for job in [job for job in self._jobs.values() if job.done and job.began < before]:
+            del self._jobs[job.id]
+
+
+async def _run(job: Job, caller: Caller, action: str, arguments: dict[str, Any]) -> None:
+    try:
+        job.answer = await caller.call(action, arguments, job.steps.append)
+    except ControlError as refusal:
+        job.refusal = refusal

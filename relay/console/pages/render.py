@@ -1,0 +1,75 @@
+"""Templates: whole pages and fragments, everything from outside escaped, nothing of a secret ever in them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from relay import __version__
+from relay.console.identity import Caller
+
+_FOLDER = Path(__file__).parent.parent / "templates"
+
+
+def _moment(value: object) -> str:
+    """A time of the daemon (ISO, or ms since 1970) as people read it, UTC."""
+    if value in (None, ""):
+        return "–"
+    if isinstance(value, int):
+        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return str(value).replace("T", " ")[:16] + " UTC"
+
+
+def _span(seconds: object) -> str:
+    """A duration in its largest two units."""
+    left = int(seconds) if isinstance(seconds, int | float) else 0
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def _size(octets: object) -> str:
+    number = float(octets) if isinstance(octets, int | float) else 0.0
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
+def _sentence(text: object) -> str:
+    """With a capital in front; the rest stays as it is."""
+    words = str(text)
+    return words[:1].upper() + words[1:]
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"moment": _moment, "span": _span, "octets": _size, "sentence": _sentence}
+_TEMPLATES.globals |= {"version": __version__}
+
+
+def page(
+    request: Request, template: str, *, caller: Caller | None = None, status: int = 200, **facts: Any
+) -> HTMLResponse:
+    """A template filled in; `caller` decides which navigation is shown."""
+    text = _TEMPLATES.get_template(template).render(caller=caller, path=request.url.path, **facts)
+    return HTMLResponse(text, status)
+
+
+def wants_fragment(request: Request) -> bool:
+    """htmx asks for a part of the page; a browser without scripts for all of it."""
+    return request.headers.get("hx-request") == "true"
