@@ -6,7 +6,7 @@ import re
 from typing import Any, TypedDict, get_args
 
 from relay.accounts.errors import BadSetting
-from relay.accounts.model import Auth, FromPolicy, InDoubtPolicy, Tls
+from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, Tls, TransportKind
 from relay.accounts.presets import PRESETS
 from relay.config.trust import trust_anchor
 
@@ -25,6 +25,8 @@ class AccountSettings(TypedDict, total=False):
     per_minute: int | None
     per_day: int | None
     in_doubt: InDoubtPolicy
+    transport: TransportKind
+    fallback: Fallback
     oauth: str | None
 
 
@@ -32,7 +34,13 @@ LARGEST = 1_000_000_000
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_.])?|\[?[0-9a-f:.]{2,45}\]?)", re.IGNORECASE)
 _MAX_OAUTH = 16_384  # characters
 _NUMBERS = ("max_connections", "per_minute", "per_day")
-_CHOICES = {"tls": get_args(Tls), "auth": get_args(Auth), "in_doubt": get_args(InDoubtPolicy)}
+_CHOICES = {
+    "tls": get_args(Tls),
+    "auth": get_args(Auth),
+    "in_doubt": get_args(InDoubtPolicy),
+    "transport": get_args(TransportKind),
+    "fallback": get_args(Fallback),
+}
 _NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS})
 
 

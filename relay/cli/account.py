@@ -51,6 +51,17 @@ InDoubt = Annotated[
     typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
 ]
 
+Transport = Annotated[
+    str | None,
+    typer.Option("--transport", metavar="smtp|graph|gmail", help="How mail goes: SMTP, or the provider's HTTP API."),
+]
+Fallback = Annotated[
+    str | None,
+    typer.Option(
+        "--fallback", metavar="none|graph", help="Where to move by itself when the organisation refuses SMTP AUTH."
+    ),
+]
+
 
 def register(group: typer.Typer) -> None:
     """Add the commands."""
@@ -93,6 +104,8 @@ def add(
     per_minute: PerMinute = None,
     per_day: PerDay = None,
     in_doubt: InDoubt = None,
+    transport: Transport = None,
+    fallback: Fallback = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -112,6 +125,8 @@ def add(
         "per_minute": per_minute,
         "per_day": per_day,
         "in_doubt": in_doubt,
+        "transport": transport,
+        "fallback": fallback,
         "sender": sender,
     }
     arguments |= oauth_arguments(
@@ -173,6 +188,8 @@ def change(
     per_minute: PerMinute = None,
     per_day: PerDay = None,
     in_doubt: InDoubt = None,
+    transport: Transport = None,
+    fallback: Fallback = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -209,6 +226,8 @@ def change(
             "per_minute": per_minute,
             "per_day": per_day,
             "in_doubt": in_doubt,
+            "transport": transport,
+            "fallback": fallback,
             **oauth,
             "defaults": [name.replace("-", "_") for name in default or []],
         },

@@ -46,16 +46,16 @@ async def account_connect(control: Control, *, account: str, port: int = 0) -> d
     try:
         with oauth_refusals():
             app = parse_oauth_app(found.oauth or {})
-            app.check(found.auth)
+            app.check(found.auth, found.transport)
             kept = await control.database.read(partial(sealed.load, vault=control.vault, account_id=found.id))
             match found.auth:
                 case "oauth-device":
-                    await control.logins.tokens.sign_in(found.id, await _by_device(control, app, kept.keys))
+                    await control.logins.tokens.sign_in(found.id, await _by_device(control, found, app, kept.keys))
                 case "oauth-code":
                     grant = await _by_browser(control, found, app, kept.keys, port)
                     await control.logins.tokens.sign_in(found.id, grant)
                 case "oauth-app" | "service-account":
-                    await control.logins.tokens.renew(found.id)
+                    await control.logins.tokens.renew(found.id, found.transport)
                 case _:
                     assert_never(found.auth)
             proved = await _proved(control, found)
@@ -94,9 +94,9 @@ def refusal_of(error: CredentialError, account: Account) -> ControlError:
             return ControlError(entry.cause.rstrip("."), remedy.rstrip("."))
 
 
-async def _by_device(control: Control, app: OAuthApp, keys: AppKeys) -> Grant:
+async def _by_device(control: Control, account: Account, app: OAuthApp, keys: AppKeys) -> Grant:
     """RFC 8628: show a code, wait until somebody has typed it elsewhere."""
-    code = await control.oauth.begin_device(app, keys)
+    code = await control.oauth.begin_device(app, keys, (account.transport,))
     control.progress(
         {
             "step": "code",
@@ -120,7 +120,11 @@ async def _by_browser(control: Control, account: Account, app: OAuthApp, keys: A
         async with listening(port, lambda url: control.oauth.code_of(begun[0], url)) as loopback:
             redirect = f"http://{_host_of(app)}:{loopback.port}/"
             sign_in = await asyncio.to_thread(
-                control.oauth.begin_sign_in, app, redirect, login_hint=account.login or account.address
+                control.oauth.begin_sign_in,
+                app,
+                redirect,
+                (account.transport,),
+                login_hint=account.login or account.address,
             )
             begun.append(sign_in)
             control.progress(
@@ -145,7 +149,7 @@ def _host_of(app: OAuthApp) -> str:
 async def _proved(control: Control, account: Account) -> bool:
     """Get a token as mail will; False: the provider cannot be asked just now, which ends by itself."""
     try:
-        await control.logins.token(account.id)
+        await control.logins.token(account.id, account.transport)
     except TokenUnavailable:
         return False
     return True

@@ -49,6 +49,8 @@ accounts = Table(
     Column("per_minute", Integer),  # messages; 0: no limit
     Column("per_day", Integer),  # recipients in a sliding day; 0: no limit
     Column("in_doubt", Text, nullable=False, server_default="retry"),  # retry | hold
+    Column("transport", Text, nullable=False, server_default="smtp"),  # smtp | graph | gmail
+    Column("fallback", Text, nullable=False, server_default="none"),  # none | graph
     Column("oauth", Text),  # JSON object, see credentials.oauth.app; NULL: none.  Never a secret
     Column("state", Text, nullable=False, server_default="ok"),  # ok | suspended
     Column("state_cause", Text),  # id of the catalogue entry, or "operator"

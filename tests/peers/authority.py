@@ -48,7 +48,10 @@ SCOPES = (
     "https://outlook.office.com/SMTP.Send",
     "https://outlook.office.com/IMAP.AccessAsUser.All",
     "https://outlook.office365.com/.default",
+    "https://graph.microsoft.com/.default",
+    "https://graph.microsoft.com/Mail.Send",
     "https://mail.google.com/",
+    "https://www.googleapis.com/auth/gmail.send",
     "offline_access",
     "mail",
 )
@@ -183,6 +186,7 @@ class Authority:
         self.turning = True
         self.lives_s = 3600
         self.device_lives_s = 60.0
+        self.answers_at_once = False  # the person says yes to every device code
         self.asked: list[tuple[str, int]] = []
         self.descriptions: dict[str, dict[str, Any]] = {}  # error: what else to say with it
         self.signing = RSAKey.generate_key(2048)
@@ -233,6 +237,7 @@ class Authority:
     def reset(self) -> None:
         """As new, but for keys and port."""
         self.turning, self.lives_s, self.device_lives_s = True, 3600, 60.0
+        self.answers_at_once = False
         self.asked.clear()
         self.descriptions.clear()
         self.refused_tokens.clear()
@@ -325,6 +330,8 @@ class Authority:
         return self._devices.get(device_code)
 
     def decision(self, user_code: str) -> tuple[_User, bool] | None:
+        if self.answers_at_once:
+            return _User(USER), True
         return (_User(USER), self._decisions[user_code]) if user_code in self._decisions else None
 
     def first_use(self, jti: str) -> bool:
