@@ -6,7 +6,7 @@ import re
 from typing import Any, TypedDict, get_args
 
 from relay.accounts.errors import BadSetting
-from relay.accounts.model import Auth, FromPolicy, InDoubtPolicy, Tls
+from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, Tls, TransportKind
 from relay.accounts.presets import PRESETS
 from relay.config.egress import IpVersion, sources_of
 from relay.config.proxy import parse_proxy
@@ -34,6 +34,8 @@ class AccountSettings(TypedDict, total=False):
     imap_port: int | None
     imap_tls: Tls | None
     imap_login: str | None
+    transport: TransportKind
+    fallback: Fallback
     oauth: str | None
 
 
@@ -49,6 +51,8 @@ _CHOICES = {
     "in_doubt": get_args(InDoubtPolicy),
     "ip": get_args(IpVersion),
     "imap_tls": ("starttls", "implicit"),
+    "transport": get_args(TransportKind),
+    "fallback": get_args(Fallback),
 }
 _NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS, *_EGRESS, *_IMAP})
 

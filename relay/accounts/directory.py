@@ -11,7 +11,7 @@ from relay.accounts.model import Account, Client, Route, Sender, Upstream
 from relay.accounts.normalise import normalise
 from relay.accounts.routes import Explanation, RouteTable, candidates, matches, matches_recipient
 from relay.accounts.store import Snapshot
-from relay.accounts.upstream import fill
+from relay.accounts.upstream import ApiPlaces, fill
 from relay.config.settings import UpstreamDefaults
 from relay.database.engine import Database
 from relay.mail.tolerance import DEFAULT, Tolerance, tolerance
@@ -42,11 +42,11 @@ def _rules(client: Client) -> _Rules:
 class _View:
     """A snapshot with its indexes. Never changed once made."""
 
-    def __init__(self, snapshot: Snapshot, defaults: UpstreamDefaults) -> None:
+    def __init__(self, snapshot: Snapshot, defaults: UpstreamDefaults, places: ApiPlaces) -> None:
         self.snapshot = snapshot
         self.accounts = {account.id: account for account in snapshot.accounts}
         self.addresses = {normalise(account.address): account for account in snapshot.accounts}
-        self.upstreams = {account.id: fill(account, defaults) for account in snapshot.accounts}
+        self.upstreams = {account.id: fill(account, defaults, places) for account in snapshot.accounts}
         self.routes = RouteTable(snapshot.senders)
         self.clients = {client.name: client for client in snapshot.clients}
         self.logins = {client.login: client for client in snapshot.clients if client.login}
@@ -71,21 +71,23 @@ class _View:
 class Directory:
     """Answers from memory, at once; every answer between two `reload`s comes from the same snapshot."""
 
-    def __init__(self, database: Database, defaults: UpstreamDefaults, snapshot: Snapshot) -> None:
+    def __init__(
+        self, database: Database, defaults: UpstreamDefaults, snapshot: Snapshot, places: ApiPlaces = ApiPlaces()
+    ) -> None:
         self._database = database
-        self._defaults = defaults
-        self._view = _View(snapshot, defaults)
+        self._defaults, self._places = defaults, places
+        self._view = _View(snapshot, defaults, places)
         self._reloading = asyncio.Lock()
 
     @classmethod
-    async def open(cls, database: Database, defaults: UpstreamDefaults) -> Directory:
-        """Read what is registered. `defaults`: the upstream of accounts that name none."""
-        return cls(database, defaults, await database.read(store.load))
+    async def open(cls, database: Database, defaults: UpstreamDefaults, places: ApiPlaces = ApiPlaces()) -> Directory:
+        """Read what is registered. `defaults`: the upstream of accounts that name none; `places`: of HTTP APIs."""
+        return cls(database, defaults, await database.read(store.load), places)
 
     async def reload(self) -> None:
         """Read again; what was committed before the call is seen afterwards. On failure the old view stays."""
         async with self._reloading:  # one after the other, so that an older snapshot never replaces a newer one
-            self._view = _View(await self._database.read(store.load), self._defaults)
+            self._view = _View(await self._database.read(store.load), self._defaults, self._places)
 
     def account(self, account_id: int) -> Account | None:
         """The account of that id."""
@@ -184,4 +186,4 @@ class Directory:
         """Where `account` submits, every gap filled."""
         if self._view.accounts.get(account.id) is account:
             return self._view.upstreams[account.id]
-        return fill(account, self._defaults)
+        return fill(account, self._defaults, self._places)

@@ -9,6 +9,8 @@ from typing import Literal
 
 Tls = Literal["starttls", "implicit", "none"]
 Auth = Literal["password", "none", "oauth-code", "oauth-device", "oauth-app", "service-account"]
+TransportKind = Literal["smtp", "graph", "gmail"]
+Fallback = Literal["none", "graph"]
 FromPolicy = Literal["keep", "rewrite", "refuse"]
 Answer = Literal["queued", "direct"]
 ClientAuth = Literal["none", "login", "accept-any"]
@@ -47,6 +49,8 @@ class Account:
     imap_port: int | None = None
     imap_tls: Tls | None = None
     imap_login: str | None = None
+    transport: TransportKind = "smtp"
+    fallback: Fallback = "none"  # the transport it moves to when its organisation refuses SMTP AUTH
     oauth: str = ""  # JSON that `credentials.oauth` reads; "": none.  No secret is in it
     state: AccountState = AccountState.OK
     state_cause: str | None = None
@@ -59,6 +63,8 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """An account with every gap filled: where to connect, as whom, and within which limits.
+
+    `host` and `port` are the submission server's, or with another `transport` those of the provider's API.
 
     Two equal values may share connections; a changed setting or credential changes `revision` and so the value.
     Limits of 0 mean no limit.
@@ -79,6 +85,7 @@ class Upstream:
     per_day: int
     recipients_per_transaction: int
     in_doubt: InDoubtPolicy
+    transport: TransportKind = "smtp"
 
 
 @dataclass(frozen=True, slots=True)

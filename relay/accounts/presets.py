@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from relay.accounts.model import Tls
+from relay.accounts.model import Tls, TransportKind
 
 _BOTH = ("PLAIN", "LOGIN")
 
@@ -16,6 +16,7 @@ class Preset:
 
     `mechanisms`: what EHLO usually lists after TLS, for help text.  `login`: a user name that is the same for
     everybody.  Limits of 0: none of ours.  `per_day` counts recipients.  `hosts`: patterns of its other host names.
+    `api`: the other transport it offers, an HTTP API; `smtp`: none.
     `oauth`: the OAuth provider that knows its mailboxes, with `cloud` and `tenant` as that has them; "": none is known.
     `imap`: where its mailboxes are read, port 993 with TLS from the first octet; "": not known, or there are none.
     `password_until`: the last day (ISO 8601) on which a password is sure to be taken, `password_note`: what then.
@@ -33,6 +34,7 @@ class Preset:
     per_day: int = 0
     recipients_per_transaction: int = 100
     hosts: tuple[str, ...] = ()
+    api: TransportKind = "smtp"
     oauth: str = ""
     cloud: str = "global"
     tenant: str = ""
@@ -40,6 +42,32 @@ class Preset:
     password_note: str = ""
     imap: str = ""
 
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """What a provider's HTTP API takes, each figure a default. As in Preset."""
+
+    name: str
+    max_connections: int
+    per_minute: int
+    per_day: int
+    recipients_per_message: int
+
+
+APIS: dict[TransportKind, ApiLimits] = {
+    # 4 requests at a time and 10,000 in 10 minutes; the mailbox's own limits are those of SMTP.
+    "graph": ApiLimits("Microsoft Graph", 4, 25, 10_000, 300),
+    # A message costs 100 of 6,000 units that a user has in a minute; the limits of a day are those of SMTP.
+    "gmail": ApiLimits("Gmail API", 4, 50, 2_000, 100),
+}
+
+GRAPH_HOSTS = {  # by Microsoft's national clouds
+    "global": "graph.microsoft.com",
+    "gcch": "graph.microsoft.us",
+    "dod": "dod-graph.microsoft.us",
+    "cn": "microsoftgraph.chinacloudapi.cn",
+}
+GMAIL_HOST = "gmail.googleapis.com"
 
 _BASIC_AUTH = "off by default afterwards, an administrator can switch it on again; the final end is not announced yet"
 
@@ -57,6 +85,7 @@ def _m365(name: str, title: str, host: str, *hosts: str, imap: str, cloud: str =
         per_day=10_000,
         recipients_per_transaction=300,
         hosts=hosts,
+        api="graph",
         oauth="microsoft",
         cloud=cloud,
         password_until="2026-12-31",  # noqa: S106  (a date)
@@ -115,6 +144,7 @@ PRESETS: dict[str, Preset] = {
             mechanisms=("XOAUTH2",),
             max_connections=2,  # the numbers of a day are not published
             per_minute=25,
+            api="graph",
             oauth="microsoft",
             tenant="consumers",
             imap="outlook.office365.com",
@@ -140,6 +170,7 @@ PRESETS: dict[str, Preset] = {
             per_day=2_000,
             hosts=("smtp.googlemail.com",),
             imap="imap.gmail.com",
+            api="gmail",
             oauth="google",
             password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
         ),

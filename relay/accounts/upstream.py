@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
 from relay.accounts.model import Account, ImapServer, Tls, Upstream
-from relay.accounts.presets import PRESETS, preset_by_host
+from relay.accounts.presets import APIS, GMAIL_HOST, GRAPH_HOSTS, PRESETS, Preset, preset_by_host
 from relay.config.settings import ImapDefaults, UpstreamDefaults
 
 _PORTS: dict[Tls, int] = {"starttls": 587, "implicit": 465, "none": 25}
@@ -12,13 +16,23 @@ _IMAP_PORTS: dict[Tls, int] = {"starttls": 143, "implicit": 993, "none": 143}
 _IMAP_MODES: dict[int, Tls] = {143: "starttls", 993: "implicit"}
 
 
-def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
+class ApiPlaces(NamedTuple):
+    """`https://host[:port]` of the providers' APIs where they are not at the usual place."""
+
+    graph: str | None = None
+    gmail: str | None = None
+
+
+def fill(account: Account, defaults: UpstreamDefaults, places: ApiPlaces = ApiPlaces()) -> Upstream:
     """Where and how `account` submits.
 
     Port and TLS mode of the defaults are for accounts that name no provider, and for the defaults' own host: a site
     that sends unencrypted to its own host never does so to another by accident.  Where only one of the two is
     given, the other follows it (465 is implicit).  `trust` of the defaults is not for hosts that a preset brought.
     A host that a provider is known for brings that provider's limits, whatever the account calls it.
+
+    With another transport than SMTP the account's own host, port, TLS mode and trust are those of the submission
+    server it does not use, so that it can move there and back: where the API is, the cloud or `places` say.
     """
     named = PRESETS.get(account.provider, PRESETS["custom"])
     host = account.host or named.host or defaults.host
@@ -31,6 +45,8 @@ def fill(account: Account, defaults: UpstreamDefaults) -> Upstream:
         base = (defaults.port, defaults.tls)
     else:
         base = (587, "starttls")
+    if account.transport != "smtp":
+        return _by_api(account, preset, places)
     port, tls = _port_and_tls(account, *base)
     from_settings = named.id in ("default", "custom") or host == defaults.host
     return Upstream(
@@ -86,6 +102,43 @@ def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> Ima
         login=account.imap_login or upstream.login,
         auth=account.auth,
     )
+
+
+def _by_api(account: Account, preset: Preset, places: ApiPlaces) -> Upstream:
+    limits = APIS[account.transport]
+    host, port = _place_of(account, preset, places)
+    return Upstream(
+        account_id=account.id,
+        account=account.address,
+        revision=account.revision,
+        provider=preset.id,
+        host=host,
+        port=port,
+        tls="implicit",
+        trust=None,
+        login=account.login or account.address,
+        auth=account.auth,
+        max_connections=_first(account.max_connections, limits.max_connections),
+        per_minute=_first(account.per_minute, limits.per_minute),
+        per_day=_first(account.per_day, limits.per_day),
+        recipients_per_transaction=limits.recipients_per_message,
+        in_doubt=account.in_doubt,
+        transport=account.transport,
+    )
+
+
+def _place_of(account: Account, preset: Preset, places: ApiPlaces) -> tuple[str, int]:
+    given = places.graph if account.transport == "graph" else places.gmail
+    if given is not None:
+        parts = urlsplit(given)
+        return parts.hostname or "", parts.port or 443
+    return (GRAPH_HOSTS[_cloud(account, preset)] if account.transport == "graph" else GMAIL_HOST), 443
+
+
+def _cloud(account: Account, preset: Preset) -> str:
+    """The national cloud in which the account signs in: its token is good for the Graph of that one alone."""
+    cloud = json.loads(account.oauth).get("cloud", "global") if account.oauth else preset.cloud
+    return cloud if cloud in GRAPH_HOSTS else "global"
 
 
 def _port_and_tls(account: Account, base_port: int, base_tls: Tls) -> tuple[int, Tls]:

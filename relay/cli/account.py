@@ -62,6 +62,17 @@ InDoubt = Annotated[
     typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
 ]
 
+Transport = Annotated[
+    str | None,
+    typer.Option("--transport", metavar="smtp|graph|gmail", help="How mail goes: SMTP, or the provider's HTTP API."),
+]
+Fallback = Annotated[
+    str | None,
+    typer.Option(
+        "--fallback", metavar="none|graph", help="Where to move by itself when the organisation refuses SMTP AUTH."
+    ),
+]
+
 
 def register(group: typer.Typer) -> None:
     """Add the commands."""
@@ -112,6 +123,8 @@ def add(
     imap_port: ImapPort = None,
     imap_tls: ImapTls = None,
     imap_login: ImapLogin = None,
+    transport: Transport = None,
+    fallback: Fallback = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -131,6 +144,8 @@ def add(
         "per_minute": per_minute,
         "per_day": per_day,
         "in_doubt": in_doubt,
+        "transport": transport,
+        "fallback": fallback,
         "sender": sender,
     }
     arguments |= oauth_arguments(
@@ -211,6 +226,8 @@ def change(
     imap_port: ImapPort = None,
     imap_tls: ImapTls = None,
     imap_login: ImapLogin = None,
+    transport: Transport = None,
+    fallback: Fallback = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -258,6 +275,8 @@ def change(
             "per_minute": per_minute,
             "per_day": per_day,
             "in_doubt": in_doubt,
+            "transport": transport,
+            "fallback": fallback,
             **oauth,
             **egress,
             "defaults": [name.replace("-", "_") for name in default or []],

@@ -11,6 +11,8 @@ import typer
 from relay.cli.output import Json, facts, moment, print_json, say, steps, table
 from relay.cli.session import perform
 
+_APIS = {"graph": "Microsoft Graph", "gmail": "Gmail API"}
+
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The account: its mailbox address.")]
 
 
@@ -78,6 +80,7 @@ def show(address: Address, as_json: Json = False) -> None:
             ("Account", entry["address"]),
             ("Provider", entry["provider"]),
             ("Upstream", where(entry)),
+            ("Moves to", _APIS.get(entry["fallback"], "")),
             ("Certificate", entry["trust"] or ("checked against the system's CAs" if entry["tls"] != "none" else "")),
             ("Way out", entry["path"]),
             ("Login", entry["login"]),
@@ -109,7 +112,9 @@ def show(address: Address, as_json: Json = False) -> None:
 
 
 def where(entry: Mapping[str, Any]) -> str:
-    """`host:port tls`."""
+    """`host:port tls`, or whose HTTP API and where."""
+    if entry["transport"] != "smtp":
+        return f"{_APIS[entry['transport']]} at {entry['host']}:{entry['port']}"
     return f"{entry['host']}:{entry['port']} {entry['tls']}"
 
 

@@ -32,7 +32,7 @@ def password(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Another administrator than admin.")] = "admin",
     as_json: Json = False,
 ) -> None:
-    """Set the administrator's password; the first one opens the console."""
+    """Set the password of an administrator."""
     secret = read_password(password_file, name)
     result = perform("console.password", {"password": secret, "name": name})
     if as_json:
@@ -50,7 +50,7 @@ def invite(
     hours: Annotated[int, typer.Option("--hours", min=1, max=720, help="How long the link counts.")] = 72,
     as_json: Json = False,
 ) -> None:
-    """Print a link that signs a mailbox owner in once; without --account: those they have already."""
+    """Print a link that signs somebody in once."""
     result = perform("user.invite", {"name": name, "accounts": account, "hours": hours})
     console = settings_or_refuse().console
     result["url"] = f"{console.url or f'http://{console.host}:{console.port}'}{result['path']}"
@@ -62,7 +62,7 @@ def invite(
 
 
 def users(as_json: Json = False) -> None:
-    """Everybody who may sign in, and what they may manage."""
+    """Everybody who may sign in, and for what."""
     result = perform("user.list", {})
     if as_json:
         print_json(result)
@@ -97,7 +97,7 @@ def token(
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long it counts.")] = 365,
     as_json: Json = False,
 ) -> None:
-    """Make a token for the API; it is printed once and kept nowhere."""
+    """Make a token for the API; printed once."""
     result = perform("token.add", {"name": name, "scopes": scope, "days": days})
     if as_json:
         print_json(result)

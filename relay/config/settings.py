@@ -6,11 +6,13 @@ field's description and form become `relay.env.example` and the error lines.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import relay
@@ -30,6 +32,7 @@ from relay.config.fields import (
     Seconds,
     SecondsOrZero,
     Section,
+    SomeOctets,
     Tls,
     Wrong,
 )
@@ -75,8 +78,30 @@ class DispatchSettings(Section):
         return self
 
 
+def _https_place(url: str) -> str:
+    """`https://host` or `https://host:port`: nothing in it may send a token elsewhere or in clear text."""
+    right = "give https://HOST or https://HOST:PORT, without a path"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise Wrong("", f"not the address of an HTTPS service; {right}") from None
+    if parts.scheme != "https" or not parts.hostname or port == 0:
+        raise Wrong("", f"not the address of an HTTPS service; {right}")
+    if parts.username is not None or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise Wrong("", f"more than the address of a service; {right}")
+    if not re.fullmatch(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+", parts.hostname):
+        raise Wrong("", f"not a host name; {right}")
+    return f"https://{parts.netloc.lower()}"
+
+
+_HttpsPlace = Annotated[
+    str, AfterValidator(_https_place), Form("an HTTPS address", "https://HOST or https://HOST:PORT")
+]
+
+
 class SubmissionSettings(Section):
-    """Back door: time-outs by stage (RFC 5321 4.5.3.2), connection reuse."""
+    """Back door: time-outs by stage (RFC 5321 4.5.3.2), connection reuse; the HTTP APIs of providers."""
 
     connect_timeout_s: Seconds = Field(default=30, description="to connect, TLS handshake included")
     command_timeout_s: Seconds = Field(
@@ -91,6 +116,19 @@ class SubmissionSettings(Section):
     idle_s: Seconds = Field(default=60, description="how long an unused connection is kept")
     max_messages_per_connection: Count = Field(default=100, description="messages before a connection is replaced")
     ehlo_name: Host | None = Field(default=None, description="our name in EHLO (none: this machine's)")
+    graph_url: _HttpsPlace | None = Field(
+        default=None, description="where Microsoft Graph is, https://HOST[:PORT] (none: by the account's cloud)"
+    )
+    graph_request_bytes: SomeOctets = Field(
+        default=4_194_304, description="largest request to Microsoft Graph; mail takes 4/3 of its size"
+    )
+    gmail_url: _HttpsPlace | None = Field(
+        default=None, description="where the Gmail API is, https://HOST[:PORT] (none: gmail.googleapis.com)"
+    )
+    gmail_message_bytes: SomeOctets = Field(default=36_700_160, description="largest message to the Gmail API")
+    api_ca_file: ExistingFile | None = Field(
+        default=None, description="CA file trusted for these APIs, besides the system's"
+    )
 
 
 class QueueSettings(Section):

@@ -26,6 +26,7 @@ from relay.control.oauth_settings import (
 )
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
+from relay.control.transports import check_transport, consent_missing
 
 _SETTABLE = frozenset(
     {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"}
@@ -57,6 +58,8 @@ async def account_add(
     imap_port: int | None = None,
     imap_tls: str | None = None,
     imap_login: str | None = None,
+    transport: str | None = None,
+    fallback: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -114,6 +117,8 @@ async def account_add(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        transport=transport,
+        fallback=fallback,
     )
 
     def add(connection: Connection) -> Account:
@@ -121,6 +126,7 @@ async def account_add(
         account = store.get_account(connection, account_id)
         upstream = control.directory.upstream(account)
         _check_clear_text(upstream)
+        check_transport(account, upstream)
         settings = oauth_of(account, upstream, oauth, control.settings.oauth)
         if settings:
             store.update_account(connection, account_id, oauth=settings)
@@ -167,6 +173,8 @@ async def account_set(
     imap_port: int | None = None,
     imap_tls: str | None = None,
     imap_login: str | None = None,
+    transport: str | None = None,
+    fallback: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -218,6 +226,8 @@ async def account_set(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        transport=transport,
+        fallback=fallback,
     )
     back = set(defaults or [])
     if back - _SETTABLE:
@@ -239,13 +249,15 @@ async def account_set(
         upstream = control.directory.upstream(account)
         _check_clear_text(upstream)
         store_proxy_password(connection, control, found, account, proxy_password)
-        if not oauth.anything and account.auth == found.auth and upstream.provider == was.provider:
-            return []
-        settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
-        store.update_account(connection, found.id, oauth=settings or None)
-        _forget_unfit(connection, control, found, account, settings)
-        store_keys(connection, control.vault, found.id, oauth.keys)
-        if account.auth not in ON_ITS_OWN or account.state_cause == OPERATOR:
+        check_transport(account, upstream)
+        moved = account.transport != found.transport or (account.fallback != found.fallback == "none")
+        signs_in_anew = oauth.anything or account.auth != found.auth or upstream.provider != was.provider
+        if signs_in_anew:
+            settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
+            store.update_account(connection, found.id, oauth=settings or None)
+            _forget_unfit(connection, control, found, account, settings)
+            store_keys(connection, control.vault, found.id, oauth.keys)
+        if account.state_cause == OPERATOR or not (moved or (signs_in_anew and account.auth in ON_ITS_OWN)):
             return []
         return resume(connection, found.id, now_ms=now_ms(), actor=control.actor)
 
@@ -257,7 +269,10 @@ async def account_set(
         control.logins.renewed(found.id)
         await control.logins.tokens.forget(found.id)
     resumed = control.went_on(changes)
-    return {**await entry(control, account_now), "to_do": await _to_do(control, account_now), "resumed": resumed}
+    to_do = await _to_do(control, account_now)
+    if not to_do and account_now.transport != found.transport and await consent_missing(control, account_now):
+        to_do = f"relay account connect {account_now.address}"  # what was agreed to is another right
+    return {**await entry(control, account_now), "to_do": to_do, "resumed": resumed}
 
 
 async def account_set_password(control: Control, *, account: str, password: str) -> dict[str, Any]:

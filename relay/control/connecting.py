@@ -45,11 +45,11 @@ async def account_connect(control: Control, *, account: str, port: int = 0, imap
     if not 0 <= port <= 65535:
         raise ControlError("--port is no port", "give a number from 1 to 65535, or leave it out")
     control.logins.person_acted(found.id)
-    purposes: tuple[Purpose, ...] = ("smtp", "imap") if imap else ("smtp",)
+    purposes: tuple[Purpose, ...] = (found.transport, "imap") if imap else (found.transport,)
     try:
         with oauth_refusals():
             app = parse_oauth_app(found.oauth or {})
-            app.check(found.auth)
+            app.check(found.auth, found.transport)
             kept = await control.database.read(partial(sealed.load, vault=control.vault, account_id=found.id))
             match found.auth:
                 case "oauth-device":
@@ -58,7 +58,7 @@ async def account_connect(control: Control, *, account: str, port: int = 0, imap
                     grant = await _by_browser(control, found, app, kept.keys, port, purposes)
                     await control.logins.tokens.sign_in(found.id, grant)
                 case "oauth-app" | "service-account":
-                    await control.logins.tokens.renew(found.id)
+                    await control.logins.tokens.renew(found.id, found.transport)
                 case _:
                     assert_never(found.auth)
             proved = await _proved(control, found)
@@ -150,7 +150,7 @@ def _host_of(app: OAuthApp) -> str:
 async def _proved(control: Control, account: Account) -> bool:
     """Get a token as mail will; False: the provider cannot be asked just now, which ends by itself."""
     try:
-        await control.logins.token(account.id)
+        await control.logins.token(account.id, account.transport)
     except TokenUnavailable:
         return False
     return True

@@ -23,7 +23,7 @@ from relay.credentials.ways import Ways
 from relay.database import trail
 from relay.database.engine import Database
 from relay.queue.store import Queue
-from relay.submission.transport import Transport
+from relay.submission.router import RoutedTransport
 
 __all__ = ["Control", "ControlError", "Lanes", "Progress", "iso", "now_ms"]
 
@@ -68,7 +68,7 @@ class Control:
     vault: Vault
     queue: Queue
     settings: RelaySettings
-    transport: Transport
+    transport: RoutedTransport
     oauth: OAuthClient
     logins: Logins
     ways: Ways

@@ -106,6 +106,8 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "trust": upstream.trust,
         "login": upstream.login,
         "auth": upstream.auth,
+        "transport": upstream.transport,
+        "fallback": account.fallback,
         "max_connections": upstream.max_connections,
         "per_minute": upstream.per_minute,
         "per_day": upstream.per_day,

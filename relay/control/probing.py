@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from relay.control.reasons import refusals, shown
 from relay.credentials.errors import CredentialError
 from relay.diagnosis import diagnose
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
-from relay.submission.smtp.opening import without_secret
-from relay.submission.smtp.probe import probe
+from relay.submission.login import without_secret
 from relay.submission.transport import Submission
 
 _MAX_SHOWN = 1024
@@ -95,7 +93,7 @@ async def get_token(control: Control, account: Account) -> Unreachable | None:
     if account.auth in ("password", "none"):
         return None
     try:
-        await control.logins.token(account.id)
+        await control.logins.token(account.id, account.transport)
     except CredentialError as error:
         return without_secret(error)
     until = (await token_facts(control, account))["token_until"]
@@ -104,7 +102,7 @@ async def get_token(control: Control, account: Account) -> Unreachable | None:
 
 
 async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refused | Unreachable | None:
-    """Connect, TLS, EHLO, AUTH on a connection of its own; None: all of it went well. Each step is told.
+    """Connect, TLS and login as its transport has them; None: all of it went well. Each step is told.
 
     `limited`: not when three logins were refused within the hour; a person who tests one account may know better.
     """
@@ -114,17 +112,8 @@ async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refu
             name = "login" if step == "auth" else step
             control.progress({"step": name, "ok": True, "detail": shown_bounded(detail)})
 
-    logins, settings = control.logins, control.settings.submission
-    outcome = await probe(
-        upstream,
-        logins.secret,
-        told,
-        settings=settings,
-        hostname=socket.gethostname(),
-        second=logins.second,
-        tries=logins.tries.attempt if limited else logins.tries.by_person,
-        way_of=control.ways.of,
-    )
+    tries = control.logins.tries
+    outcome = await control.transport.probe(upstream, told, tries=tries.attempt if limited else tries.by_person)
     return None if isinstance(outcome, Accepted) else outcome
 
 

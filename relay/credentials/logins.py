@@ -14,7 +14,7 @@ from relay.accounts.model import ImapServer, Upstream
 from relay.credentials.errors import NoSuchAccount
 from relay.credentials.oauth.app import OAuthApp, parse_oauth_app
 from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
-from relay.credentials.oauth.providers import Flow
+from relay.credentials.oauth.providers import Flow, Purpose
 from relay.credentials.oauth.tokens import AppOf, Tokens
 from relay.credentials.tries import MOST_REFUSED, SPENT, Tries
 from relay.credentials.vault import Vault
@@ -49,6 +49,16 @@ def apps_of(directory: Directory) -> AppOf:
     return app_of
 
 
+def purposes_of(directory: Directory) -> Callable[[int], Purpose]:
+    """What the token of an account is for: the transport that its mail takes."""
+
+    def purpose_of(account_id: int) -> Purpose:
+        account = directory.account(account_id)
+        return account.transport if account is not None else "smtp"
+
+    return purpose_of
+
+
 class Logins:
     """One for the process. Passwords come from the vault at once, tokens from `tokens`; `tries` limits refused logins.
 
@@ -66,28 +76,28 @@ class Logins:
         self._refusals: dict[int, _Refusals] = {}
 
     async def secret(self, upstream: Upstream) -> str:
-        """The password, or an access token for SMTP. Raises as `Vault.fetch` and `Tokens.access_token`.
+        """The password, or an access token for the transport. Raises as `Vault.fetch` and `Tokens.access_token`.
 
         TokenUnavailable with reason SPENT: the server refused three logins within the hour, and nobody acted since.
         """
         if upstream.auth == "password":
             return await self._vault.fetch(upstream.account_id, "password")
-        return await self.token(upstream.account_id)
+        return await self.token(upstream.account_id, upstream.transport)
 
-    async def token(self, account_id: int) -> str:
-        """An access token for SMTP. Raises as `secret`."""
+    async def token(self, account_id: int, purpose: Purpose) -> str:
+        """An access token for that purpose. Raises as `secret`."""
         mine = self._refusals.get(account_id)
         if mine is None:
-            return await self._given(account_id, self.tokens.access_token(account_id))
+            return await self._given(account_id, self.tokens.access_token(account_id, purpose))
         now = self._monotonic_s()
         lately = mine.lately(now)
         if len(lately) >= MOST_REFUSED:
             raise TokenUnavailable(SPENT, math.ceil(lately[-MOST_REFUSED] + _WINDOW_S - now))
         if mine.last_second is None:
-            return await self._given(account_id, self.tokens.access_token(account_id))
+            return await self._given(account_id, self.tokens.access_token(account_id, purpose))
         mine.last_second = None
         # The right to send may be granted by now, and that stands in the token: ask for another.
-        return await self._given(account_id, self.tokens.renew(account_id))
+        return await self._given(account_id, self.tokens.renew(account_id, purpose))
 
     @asynccontextmanager
     async def second(self, upstream: Upstream, refused: str) -> AsyncIterator[str | None]:
@@ -105,7 +115,7 @@ class Logins:
             if failed_meanwhile or len(mine.lately(self._monotonic_s())) >= MOST_REFUSED:
                 yield None
                 return
-            token = await self._given(account_id, self.tokens.refused(account_id, refused))
+            token = await self._given(account_id, self.tokens.refused(account_id, refused, upstream.transport))
             try:
                 yield token
             except Exception:

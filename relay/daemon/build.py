@@ -12,9 +12,10 @@ from pathlib import Path
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
+from relay.accounts.upstream import ApiPlaces
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.context import Control
-from relay.credentials.logins import Logins, apps_of
+from relay.credentials.logins import Logins, apps_of, purposes_of
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.oauth.http import HttpsPost
 from relay.credentials.oauth.tokens import Tokens
@@ -24,6 +25,7 @@ from relay.credentials.ways import Ways
 from relay.daemon.checkup import Checkup, LogIn
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
+from relay.daemon.moving import Moving
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
@@ -39,8 +41,7 @@ from relay.queue.room import Room
 from relay.queue.spool import FileSpool
 from relay.queue.store import Queue, now_ms
 from relay.queue.volume import accepted_octets
-from relay.submission.smtp.probe import probe
-from relay.submission.smtp.transport import SmtpTransport
+from relay.submission.router import RoutedTransport
 from relay.telemetry import get_logger
 
 log = get_logger()
@@ -63,7 +64,7 @@ class Core:
     vault: Vault
     directory: Directory
     queue: Queue
-    transport: SmtpTransport
+    transport: RoutedTransport
     oauth: OAuthClient
     logins: Logins
     ways: Ways
@@ -98,7 +99,8 @@ async def open_core(
                 path=str(settings.keys_dir),
                 remedy="back this folder up: without its keys no stored password can be read again",
             )
-        directory = await Directory.open(database, settings.upstream)
+        places = ApiPlaces(settings.submission.graph_url, settings.submission.gmail_url)
+        directory = await Directory.open(database, settings.upstream, places)
         queue = Queue(
             database,
             spool=FileSpool(path.parent / "spool", inline_bytes=settings.queue.inline_bytes),
@@ -123,18 +125,19 @@ async def open_core(
 
         ways = Ways(directory, vault, settings.egress)
         oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
-        tokens = Tokens(vault, database, oauth, apps_of(directory))
+        tokens = Tokens(vault, database, oauth, apps_of(directory), purpose_of=purposes_of(directory))
         stack.push_async_callback(tokens.close)
         tries = Tries(database, now_ms)
         stack.push_async_callback(tries.close)
         logins = Logins(vault, tokens, tries)
-        transport = SmtpTransport(
+        transport = RoutedTransport(
             settings.submission,
             logins.secret,
             hostname=settings.submission.ehlo_name or socket.gethostname(),
             second=logins.second,
             tries=tries.attempt,
             way_of=ways.of,
+            speaks_for=_speaks_for(directory),
         )
         stack.push_async_callback(transport.close)
         yield Core(database, vault, directory, queue, transport, oauth, logins, ways)
@@ -160,7 +163,10 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             transport=core.transport,
             history_days=settings.queue.history_days,
             clock=now_ms,
+            rescue=lambda account_id, cause: moving.rescue(account_id, cause),
         )
+        control = _control(settings, core, dispatcher)
+        moving = Moving(control)
         kinship = Kinship(core.directory, core.database, core.vault)
         dispatcher.health.kin = kinship.of
         grants = Grants(directory=core.directory, logins=core.logins, health=dispatcher.health, kinship=kinship)
@@ -170,7 +176,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             health=dispatcher.health,
             tries=core.logins.tries,
             kinship=kinship,
-            log_in=_login_without_mail(settings, core),
+            log_in=_login_without_mail(core),
             period_s=settings.dispatch.login_check_s,
             clock=now_ms,
         )
@@ -179,7 +185,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
-            yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+            yield Relay(core, dispatcher, listeners, control)
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
@@ -187,18 +193,9 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             await grants.stop()
 
 
-def _login_without_mail(settings: RelaySettings, core: Core) -> LogIn:
+def _login_without_mail(core: Core) -> LogIn:
     async def log_in(upstream: Upstream) -> Accepted | Refused | Unreachable:
-        return await probe(
-            upstream,
-            core.logins.secret,
-            lambda step, detail: None,
-            settings=settings.submission,
-            hostname=socket.gethostname(),
-            second=core.logins.second,
-            tries=core.logins.tries.attempt,
-            way_of=core.ways.of,
-        )
+        return await core.transport.probe(upstream, lambda step, detail: None, tries=core.logins.tries.attempt)
 
     return log_in
 
@@ -212,6 +209,16 @@ async def _rates(core: Core) -> Rates:
         for name, at_ms, octets in accepted:
             rates.remember(limited[name], octets, (now - at_ms) / 1000)
     return rates
+
+
+def _speaks_for(directory: Directory) -> Callable[[int, str], bool]:
+    """May an account write as this author? If mail of that sender would go through it."""
+
+    def speaks_for(account_id: int, author: str) -> bool:
+        route = directory.route(author)
+        return route is not None and route.account_id == account_id
+
+    return speaks_for
 
 
 def _listener(

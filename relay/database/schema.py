@@ -56,6 +56,8 @@ accounts = Table(
     Column("imap_port", Integer),
     Column("imap_tls", Text),  # starttls | implicit
     Column("imap_login", Text),  # NULL: the login
+    Column("transport", Text, nullable=False, server_default="smtp"),  # smtp | graph | gmail
+    Column("fallback", Text, nullable=False, server_default="none"),  # none | graph
     Column("oauth", Text),  # JSON object, see credentials.oauth.app; NULL: none.  Never a secret
     Column("state", Text, nullable=False, server_default="ok"),  # ok | suspended
     Column("state_cause", Text),  # id of the catalogue entry, or "operator"

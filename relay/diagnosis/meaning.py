@@ -35,15 +35,19 @@ def diagnose(outcome: Refused | Unreachable | InDoubt, *, provider: str = "") ->
     A refusal before MAIL never returns a message; a refused sign-in always concerns the account alone.
     """
     match outcome:
-        case Refused(reply=reply, stage=stage):
-            return _with_speaker(refusal(reply, stage), provider)
+        case Refused(reply=reply, stage=stage, retry_after_s=wait_s):
+            return _asked_to_wait(_with_speaker(refusal(reply, stage), provider), wait_s)
         case Unreachable(stage=stage, reason=reason, retry_after_s=wait_s):
-            diagnosis = placed_condition(condition(reason), stage)
-            return diagnosis if wait_s is None or not diagnosis.retry else replace(diagnosis, pause_for_s=wait_s)
+            return _asked_to_wait(placed_condition(condition(reason), stage), wait_s)
         case InDoubt(reason=reason):
             return _in_doubt(reason)
         case _:
             assert_never(outcome)
+
+
+def _asked_to_wait(diagnosis: Diagnosis, wait_s: int | None) -> Diagnosis:
+    """The other side's own time in place of the usual one."""
+    return diagnosis if wait_s is None or not diagnosis.retry else replace(diagnosis, pause_for_s=wait_s)
 
 
 def refusal(reply: Reply, stage: Stage) -> Diagnosis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,8 @@ from relay.telemetry import get_logger
 
 log = get_logger()
 
+Rescue = Callable[[int, str], Awaitable[bool]]
+
 _UPKEEP = "upkeep"
 _RECORD_S = 5.0  # at the end, for what could not be recorded until then
 
@@ -52,7 +54,9 @@ class Dispatcher:
         history_days: int,
         clock: Callable[[], int],
         chance: Callable[[], float] = random.random,
+        rescue: Rescue | None = None,
     ) -> None:
+        """`rescue(account_id, cause)` is asked before an account is suspended; True: its settings are others now."""
         self.settings = settings
         self.queue = queue
         self.transport = transport
@@ -60,6 +64,7 @@ class Dispatcher:
         self._database = database
         self._directory = directory
         self._clock = clock
+        self._rescue = rescue
         self.health = Health(database, directory, clock=clock)
         self.health.changed = self._state_changed
         self._unknown = UnknownReplies(database, clock)
@@ -320,8 +325,22 @@ class Dispatcher:
         self._put_down(lane)
         known = lane.suspended
         lane.suspend()
-        if not known:
+        if self._rescue is not None:
+            self._spawn(self._rescue_or_stop(self._rescue, lane, trouble, revision, known=known), "rescue")
+        elif not known:
             self._spawn(self._stop_account(lane, trouble, revision), "account state")
+
+    async def _rescue_or_stop(
+        self, rescue: Rescue, lane: Lane, trouble: Trouble, revision: int, *, known: bool
+    ) -> None:
+        rescued = False
+        try:
+            rescued = await rescue(lane.account_id, trouble.cause)
+        finally:
+            if rescued:
+                self._configure(lane)
+            elif not known:
+                await self._stop_account(lane, trouble, revision)
 
     async def _stop_account(self, lane: Lane, trouble: Trouble, revision: int) -> None:
         await self.health.suspend(lane.account_id, trouble, revision=revision)

@@ -334,10 +334,11 @@ class _Worker:
         queue = self._lane._services.queue
         if not queue.leased():
             return False
-        try:
-            submission.slot = queue.dot(submission.message_id)
-        except LedgerFull:
-            return False
+        if submission.slot is None:  # not asked before
+            try:
+                submission.slot = queue.dot(submission.message_id)
+            except LedgerFull:
+                return False
         if submission.upstream.in_doubt == "hold":
             return queue.mark_dot(submission.message)
         return True

@@ -105,22 +105,22 @@ def _bodies(section: bytes, lowered: bytes, start: bytes) -> list[bytes]:
     return bodies
 
 
-def mailboxes(body: bytes) -> list[Mailbox] | None:
+def mailboxes(body: bytes, *, longest: int = MAX_BODY, most: int = MAX_AUTHORS) -> list[Mailbox] | None:
     """The mailboxes of an address list, groups opened (RFC 5322 3.4, RFC 6854); None: it leaves a doubt.
 
-    `body`: unfolded.  Work is linear in its length.
+    `body`: unfolded, at most `longest` octets, `most` mailboxes.  Work is linear in its length.
     """
-    if len(body) > MAX_BODY:
+    if len(body) > longest:
         return None
     text = body.decode("utf-8", "surrogateescape").strip(" \t")
     if (simple := _SIMPLE.fullmatch(text)) and text.isascii():
         return [Mailbox(simple[2], simple[1])] if _is_clear(simple[2]) else None
     if _CONTROL.search(text):
         return None
-    return _list(text)
+    return _list(text, most)
 
 
-def _list(text: str) -> list[Mailbox] | None:
+def _list(text: str, most: int) -> list[Mailbox] | None:
     boxes: list[Mailbox] = []
     position, groups, in_group = 0, 0, False
     while True:
@@ -128,7 +128,7 @@ def _list(text: str) -> list[Mailbox] | None:
             position, groups, in_group = group.end(), groups + 1, True
         if match := _MAILBOX.match(text, position):
             box = _mailbox(match)
-            if not _is_clear(box.address) or len(boxes) >= MAX_AUTHORS:
+            if not _is_clear(box.address) or len(boxes) >= most:
                 return None
             boxes.append(box)
             position = match.end()

@@ -29,10 +29,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The upstream answered no. Whether to retry is for `diagnosis` to say, not for the transport."""
+    """The upstream answered no. Whether to retry is for `diagnosis` to say, not for the transport.
+
+    `retry_after_s`: how long the other side asked to be left alone, None if it did not.
+    """
 
     reply: Reply
     stage: Stage
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,12 +135,15 @@ def _rewritten(section: bytes, authors: Authors, address: str, charset: str, rep
 def _name(field: Field, authors: Authors, charset: str) -> str:
     """The display name of the first author, with a space behind it; for one without, its address."""
     boxes = mailboxes(field.body) if authors.addresses else None
-    if not boxes:
-        return ""
-    box: Mailbox = boxes[0]
+    return (shown_name(boxes[0], charset) or phrase(boxes[0].address)) + " " if boxes else ""
+
+
+def shown_name(box: Mailbox, charset: str = "") -> str:
+    """The display name as a phrase, octet for octet if it is one, else written anew; "" for none."""
     if len(box.phrase) <= _MAX_PHRASE and box.phrase.strip(" \t") and _PHRASE.fullmatch(box.phrase):
-        return box.phrase.rstrip(" \t") + " "  # octet for octet, its encoded words too
-    return phrase(display(box, charset) or box.address) + " "
+        return box.phrase.strip(" \t")  # its encoded words too
+    shown = display(box, charset)
+    return phrase(shown) if shown else ""
 
 
 def _recipients(recipients: tuple[str, ...]) -> Field:

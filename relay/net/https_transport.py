@@ -138,6 +138,7 @@ class _Stream(httpcore.AsyncNetworkStream):
             async with asyncio.timeout(timeout):
                 self._writer.write(buffer)
                 await self._writer.drain()
+                await asyncio.sleep(0)  # drain gives nobody else a turn while the system takes everything
         except TimeoutError as error:
             raise httpcore.WriteTimeout from error
         except OSError as error:

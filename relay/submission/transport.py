@@ -46,6 +46,7 @@ class Source(Protocol):
 
         False: the lease is gone; drop the connection without the dot, report Unreachable(reason="lease-lost").
         An awaitable (accounts that hold what is in doubt): wait for it, it makes a durable mark first.
+        Asked again for the same submission when the first time it was refused, and may be sent anew.
         """
 
     def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:

@@ -81,6 +81,8 @@ EVENTS: dict[str, Event] = {
     # accounts and their upstreams
     "account.suspended": _event("error", "its mail waits for the owner or an operator", "waiting"),
     "account.resumed": _event("info", "its mail goes again"),
+    "account.moved": _event("warning", "its mail goes by another transport now, as it was allowed to"),
+    "account.not_moved": _event("warning", "it was allowed to move to another transport, and could not"),
     "account.resting": _event("info", "its upstream asked for a pause", "waiting", "until"),
     "account.recovered": _event("info", "its upstream takes its mail again"),
     "account.checked": _event("info", "the login of an account without mail was tried"),

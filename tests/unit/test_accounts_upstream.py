@@ -4,7 +4,7 @@ import pytest
 
 from relay.accounts.model import Account
 from relay.accounts.presets import PRESETS, preset_by_host, preset_for
-from relay.accounts.upstream import fill
+from relay.accounts.upstream import ApiPlaces, fill
 from relay.config.settings import UpstreamDefaults
 
 OFFICE = UpstreamDefaults()
@@ -115,3 +115,37 @@ def test_presets_are_sound(preset):
 def test_a_guess_for_help_text(text, expected):
     preset = preset_for(text)
     assert (preset.id if preset else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (account("m365", transport="graph"), ("graph.microsoft.com", 443, 4, 25, 10_000, 300)),
+        (account("m365-gcch", transport="graph"), ("graph.microsoft.us", 443, 4, 25, 10_000, 300)),
+        (account("m365-dod", transport="graph"), ("dod-graph.microsoft.us", 443, 4, 25, 10_000, 300)),
+        (account("m365-cn", transport="graph"), ("microsoftgraph.chinacloudapi.cn", 443, 4, 25, 10_000, 300)),
+        (
+            account("m365", transport="graph", oauth='{"provider": "microsoft", "cloud": "dod"}'),
+            ("dod-graph.microsoft.us", 443, 4, 25, 10_000, 300),
+        ),
+        (account("gmail", transport="gmail", per_day=7), ("gmail.googleapis.com", 443, 4, 50, 7, 100)),
+        # What the account says of its submission server is for the day on which it goes back there.
+        (
+            account("m365", transport="graph", host="mail.example", port=2587, tls="none", trust="name:x.example"),
+            ("graph.microsoft.com", 443, 4, 25, 10_000, 300),
+        ),
+    ],
+)
+def test_an_api_is_where_its_cloud_is(given, expected):
+    upstream = fill(given, CAMPUS)
+    limits = (upstream.max_connections, upstream.per_minute, upstream.per_day, upstream.recipients_per_transaction)
+    assert (upstream.host, upstream.port, *limits) == expected
+    assert (upstream.tls, upstream.trust, upstream.transport) == ("implicit", None, given.transport)
+
+
+def test_a_place_in_the_settings_comes_before_the_clouds():
+    places = ApiPlaces("https://graph.example:8443", "https://gmail.example")
+    graph = fill(account("m365", transport="graph"), OFFICE, places)
+    gmail = fill(account("gmail", transport="gmail"), OFFICE, places)
+    assert (graph.host, graph.port, gmail.host, gmail.port) == ("graph.example", 8443, "gmail.example", 443)
+    assert fill(account("m365"), OFFICE, places).host == "smtp.office365.com"

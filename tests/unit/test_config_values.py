@@ -26,6 +26,19 @@ NETWORKS = "RELAY_LISTENER__ALLOWED_NETWORKS"
 URL = "RELAY_DATABASE__URL"
 
 
+GRAPH_URL = "RELAY_SUBMISSION__GRAPH_URL"
+HTTPS = "give https://HOST or https://HOST:PORT, without a path"
+BAD_PLACES = (
+    ("http://graph.example", "not the address of an HTTPS service"),
+    ("graph.example", "not the address of an HTTPS service"),
+    ("https://", "not the address of an HTTPS service"),
+    ("https://graph.example:99999", "not the address of an HTTPS service"),
+    ("https://u:hunter2@graph.example", "more than the address of a service"),
+    ("https://graph.example/v1.0", "more than the address of a service"),
+    ("https://graph.example?x=1", "more than the address of a service"),
+    ("https://graph.example#x", "more than the address of a service"),
+    ("https://gra ph.example", "not a host name"),
+)
 SQLITE = "give sqlite:///<path>, or leave it out"
 
 
@@ -61,6 +74,7 @@ SQLITE = "give sqlite:///<path>, or leave it out"
         (URL, "postgresql://u:hunter2@h/db", f"PostgreSQL is not in this release; {SQLITE}"),
         (URL, "mysql://u:hunter2@h/db", f"not the address of a database file; {SQLITE}"),
         (URL, "sqlite://", f"not the address of a database file; {SQLITE}"),
+        *[(GRAPH_URL, value, f"{why}; {HTTPS}") for value, why in BAD_PLACES],
         (URL, "sqlite:///:memory:", f"not the address of a database file; {SQLITE}"),
     ],
 )

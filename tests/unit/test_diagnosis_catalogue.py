@@ -27,9 +27,9 @@ def test_the_file_that_is_read_is_made_from_the_one_that_is_edited():
 
 
 def test_nothing_got_lost():
-    assert len(catalogue_entries()) == 159
-    assert len({entry.id for entry in catalogue_entries()}) == 159
-    assert len(SAMPLES) == 184
+    assert len(catalogue_entries()) == 185
+    assert len({entry.id for entry in catalogue_entries()}) == 185
+    assert len(SAMPLES) == 224
 
 
 @pytest.mark.parametrize(("entry", "text"), SAMPLES)
@@ -82,6 +82,34 @@ def test_a_status_with_nothing_behind_it_is_still_found():
 )
 def test_a_reply_within_a_reply_is_asked_first(text, expected):
     assert match(text).id == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ErrorSendAsDenied", "graph-send-as-denied"),
+        ("403 ErrorSendAsDenied", "graph-send-as-denied"),
+        ('{"error":{"code":"ErrorAccessDenied","message":"Access is denied."}}', "graph-access-denied"),
+        ("ErrorMessageSizeExceeded", "graph-too-large"),
+        ("MailboxNotEnabledForRESTAPI", "graph-no-mailbox"),
+        ("ErrorQuotaExceeded", "graph-mailbox-full"),
+        ("429 ApplicationThrottled", "graph-throttled"),
+        ("InvalidAuthenticationToken", "graph-token-refused"),
+        ("userRateLimitExceeded", "gmail-api-rate"),
+        ("dailyLimitExceeded", "gmail-api-day"),
+        ("failedPrecondition", "gmail-api-precondition"),
+        ('"reason": "insufficientPermissions"', "gmail-api-scope"),
+        ("invalidArgument", "gmail-api-bad-request"),
+        ("invalidArgument: Recipient address required", "gmail-api-recipient"),
+    ],
+)
+def test_errors_of_the_apis_are_known_by_their_names(text, expected):
+    assert explain(text).id == expected
+
+
+def test_an_api_status_is_not_read_as_one_of_smtp():
+    assert not explain("403 ErrorSendAsDenied").retry
+    assert explain("503 serviceNotAvailable").retry
 
 
 def test_the_name_of_a_block_list_is_no_verdict_on_the_content():

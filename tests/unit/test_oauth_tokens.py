@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -496,6 +497,16 @@ async def test_a_grant_of_google_is_used_once_a_month(house: House) -> None:
     house.time.passes(2 * DAY_S)
     assert (await house.tokens.keep_alive()).refreshed == (1,)
     assert (await house.tokens.keep_alive()).refreshed == ()
+
+
+async def test_a_grant_is_kept_alive_for_the_transport_it_is_for(house: House) -> None:
+    scope = "https://graph.microsoft.com/Mail.Send offline_access"
+    house.app = dataclasses.replace(house.app, provider="microsoft", scope="")
+    await house.tokens.sign_in(1, Grant("unused", 3600, house.authority.grant(house.app.client_id, scope)))
+    house.tokens._purpose_of = lambda account_id: "graph"
+    house.time.passes(8 * DAY_S)
+    assert (await house.tokens.keep_alive()).refreshed == (1,)
+    house.authority.check(await house.tokens.access_token(1, "graph"), "https://graph.microsoft.com/Mail.Send")
 
 
 async def test_what_is_forgotten_is_asked_for_anew(house: House) -> None:

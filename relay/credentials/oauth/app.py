@@ -79,7 +79,7 @@ class OAuthApp:
             raise OAuthSettingsRefused("purpose", "cannot be joined: a Microsoft token is for mail or for Graph")
         return " ".join(words)
 
-    def check(self, flow: Flow) -> None:
+    def check(self, flow: Flow, purpose: Purpose = "smtp") -> None:
         """Raise OAuthSettingsRefused unless `flow` can work with these settings."""
         provider = self.preset
         if flow not in provider.flows:
@@ -96,7 +96,7 @@ class OAuthApp:
             self.authorize_endpoint()
         if flow == "oauth-device":
             self.device_endpoint()
-        self.scopes(flow, "smtp")
+        self.scopes(flow, purpose)
 
     def _cloud(self) -> Cloud:
         return CLOUDS[self.cloud]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from relay.accounts.presets import GRAPH_HOSTS
+
 Purpose = Literal["smtp", "imap", "graph", "gmail"]
 Flow = Literal["oauth-code", "oauth-device", "oauth-app", "service-account"]
 
@@ -55,26 +57,26 @@ CLOUDS: dict[str, Cloud] = {
         "https://login.microsoftonline.com",
         "https://outlook.office.com",
         "https://outlook.office365.com",
-        "https://graph.microsoft.com",
+        f"https://{GRAPH_HOSTS['global']}",
     ),
     "gcch": Cloud(
         "https://login.microsoftonline.us",
         "https://outlook.office365.us",
         "https://outlook.office365.us",
-        "https://graph.microsoft.us",
+        f"https://{GRAPH_HOSTS['gcch']}",
     ),
     # Some clients name outlook-dod.office365.us instead; a scope of the account's own overrides it.
     "dod": Cloud(
         "https://login.microsoftonline.us",
         "https://outlook.office365.us",
         "https://outlook.office365.us",
-        "https://dod-graph.microsoft.us",
+        f"https://{GRAPH_HOSTS['dod']}",
     ),
     "cn": Cloud(
         "https://login.partner.microsoftonline.cn",
         "https://partner.outlook.cn",
         "https://partner.outlook.cn",
-        "https://microsoftgraph.chinacloudapi.cn",
+        f"https://{GRAPH_HOSTS['cn']}",
     ),
 }
 

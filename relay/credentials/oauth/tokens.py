@@ -47,6 +47,7 @@ class KeptAlive:
 
 class Tokens:
     """One for the process; close it before the database. `app_of`: an account's settings as they are now.
+    `purpose_of`: what its mail needs a token for, by which an idle grant is kept alive.
 
     Several processes may share a store: whoever comes second takes what the first one kept.
 
@@ -60,12 +61,14 @@ class Tokens:
         client: OAuthClient,
         app_of: AppOf,
         *,
+        purpose_of: Callable[[int], Purpose] = lambda _: "smtp",
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         self._vault, self._database, self._client, self._app_of = vault, database, client, app_of
+        self._purpose_of = purpose_of
         self._now_s, self._monotonic_s, self._chance = now_s, monotonic_s, chance
         self._second_look_s = second_look_s
         self._accounts: dict[int, AccountTokens] = {}
@@ -140,10 +143,11 @@ class Tokens:
         for account_id, used_ms in sorted((await self._database.read(sealed.last_used)).items()):
             try:
                 app, flow = self._app_of(account_id)
+                purpose = self._purpose_of(account_id)
                 # A clock that was set back leaves times in the future: they say nothing, so ask.
                 idle = flow in _PERSON and abs(now_ms - used_ms) >= app.preset.idle_s * 1000
-                if idle and not self._waits(account_id):
-                    await self.renew(account_id)
+                if idle and not self._waits(account_id, purpose):
+                    await self.renew(account_id, purpose)
                     refreshed.append(account_id)
             except TokenRefused as refusal:
                 refused[account_id] = refusal
@@ -163,9 +167,9 @@ class Tokens:
     def _state(self, account_id: int) -> AccountTokens:
         return self._accounts.setdefault(account_id, AccountTokens())
 
-    def _waits(self, account_id: int) -> bool:
+    def _waits(self, account_id: int, purpose: Purpose) -> bool:
         mine = self._accounts.get(account_id)
-        return mine is not None and mine.waiting("smtp", self._monotonic_s()) is not None
+        return mine is not None and mine.waiting(purpose, self._monotonic_s()) is not None
 
     async def _renewed(self, account_id: int, purpose: Purpose) -> str:
         mine = self._state(account_id)

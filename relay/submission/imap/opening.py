@@ -16,7 +16,7 @@ from relay.net.way import Way, WayOf
 from relay.submission.imap.connection import CommandRefused, ImapConnection, quoted
 from relay.submission.imap.responses import Status, status_of
 from relay.submission.imap.wire import ImapFault, ImapWire
-from relay.submission.smtp.opening import without_secret
+from relay.submission.login import without_secret
 
 ImapSecret = Callable[[ImapServer], Awaitable[str]]
 # For a token that the server refused: another one to try once. Raises CredentialError when there is none.

@@ -42,15 +42,18 @@ class SpoolFile:
         """Write all of it, at the pace the peer takes it. Raises WireFault, ContentMissing."""
         at, ending = 0, b""
         while at < self.size:
-            chunk: bytes | memoryview | None = self._read_cached(at)
-            if chunk is None:
-                chunk = await asyncio.to_thread(self._read, at)
+            chunk = await self.chunk(at)
             wire.check()  # octets from the other side before the dot are a fault
             wire.put(chunk)
             at += len(chunk)
             ending = (ending + chunk[-2:])[-2:]
             await wire.drained(block_s)
         check_ending(ending)
+
+    async def chunk(self, at: int) -> bytes | memoryview:
+        """The next octets from `at`, which is below `size`; never empty. Raises ContentMissing."""
+        cached = self._read_cached(at)
+        return cached if cached is not None else await asyncio.to_thread(self.read, at)
 
     def _read_cached(self, at: int) -> memoryview | None:
         """What the page cache holds, without waiting for a disk; None: a thread has to wait for it."""
@@ -66,7 +69,8 @@ class SpoolFile:
             return None
         return memoryview(buffer)[:count] if count else None
 
-    def _read(self, at: int) -> bytes:
+    def read(self, at: int) -> bytes:
+        """As `chunk`, waiting for the disk."""
         try:
             chunk = os.pread(self._handle, min(CHUNK, self.size - at), at)
         except OSError as error:

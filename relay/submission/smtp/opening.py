@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.accounts.model import Upstream
-from relay.credentials.errors import CredentialError, SecretMissing
-from relay.credentials.oauth.errors import OAuthSettingsRefused, TokenRefused, TokenUnavailable
+from relay.credentials.errors import CredentialError
+from relay.credentials.oauth.errors import TokenRefused
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
-from relay.credentials.tries import SPENT, Try
-from relay.diagnosis.conditions import CONDITIONS, token_condition
 from relay.mail.outcome import Refused, Stage, Unreachable
 from relay.mail.reply import Reply
 from relay.net.dial import DialFailed, trusted
 from relay.net.tls import ClientTls
 from relay.net.way import Way, WayOf, direct
+from relay.submission.login import LoginTries, OnStep, SecondLogin, SecretSource, unlimited, without_secret
 from relay.submission.smtp.deadlines import Deadlines
 from relay.submission.smtp.replies import AUTH, QUIT, WireFault
 from relay.submission.smtp.wire import Client, RefusedOpening, Trace, Wire
 from relay.telemetry import get_logger
 
 log = get_logger()
-
-SecretSource = Callable[[Upstream], Awaitable[str]]
-# For a token that the server refused: another to log in with once, inside the context; None: do not try again.
-SecondLogin = Callable[[Upstream, str], AbstractAsyncContextManager[str | None]]
-LoginTries = Callable[[int], AbstractAsyncContextManager[Try]]  # by account id, see credentials.tries
-OnStep = Callable[[str, str], None]
 
 _ROUNDS = 4  # 334 replies in one login
 _MOST_SIZE = 20  # digits, RFC 1870 3
@@ -104,7 +96,7 @@ async def open_connection(
         raise OpeningFailed(without_secret(error)) from error
 
     async def attempt(source: SecretSource) -> Connection:
-        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace, tries or _unlimited, way)
+        return await _open(upstream, source, deadlines, ehlo_name, on_end, on_step, trace, tries or unlimited, way)
 
     try:
         return await attempt(secret)
@@ -163,11 +155,6 @@ async def _open(
     finally:
         if not opening.done:
             _drop(client)
-
-
-@asynccontextmanager
-async def _unlimited(account_id: int) -> AsyncIterator[Try]:
-    yield Try()
 
 
 def _drop(client: Client) -> None:
@@ -296,26 +283,6 @@ class _Opening:
             if len(spoken) >= 4:
                 lines = [text.replace(spoken, b"***") for text in lines]
         raise RefusedOpening(reply._replace(lines=lines).reply())
-
-
-def without_secret(error: CredentialError) -> Unreachable:
-    """There is nothing to log in with."""
-    match error:
-        case TokenUnavailable(reason=reason, retry_after_s=wait_s):
-            name = "logins-spent" if reason == SPENT else "token-unavailable"
-            if reason in CONDITIONS:  # the way to the provider, not its service
-                return Unreachable(Stage.CONNECT, reason, str(error), retry_after_s=wait_s)
-            return Unreachable(Stage.AUTH, name, str(error), retry_after_s=wait_s)
-        case TokenRefused(error=words, number=number):
-            return Unreachable(Stage.AUTH, token_condition(words, number).id, str(error))
-        case OAuthSettingsRefused():
-            return Unreachable(Stage.AUTH, "sign-in-settings", str(error))
-        case SecretMissing(kind=kind):
-            return Unreachable(
-                Stage.AUTH, "credential-missing" if kind == "password" else "sign-in-missing", str(error)
-            )
-        case _:
-            return Unreachable(Stage.AUTH, "credential-unreadable", str(error))
 
 
 def _peer(client: Client) -> str:

@@ -6,8 +6,9 @@ from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.net.way import WayOf, direct
+from relay.submission.login import LoginTries, OnStep, SecondLogin, SecretSource
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
-from relay.submission.smtp.opening import LoginTries, OnStep, OpeningFailed, SecondLogin, SecretSource, open_connection
+from relay.submission.smtp.opening import OpeningFailed, open_connection
 from relay.submission.smtp.transport import greeting_name
 
 

@@ -9,16 +9,10 @@ from relay.accounts.model import Upstream
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
 from relay.net.way import WayOf, direct
+from relay.submission.login import LoginTries, SecondLogin, SecretSource
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.dialogue import Dialogue, Ending
-from relay.submission.smtp.opening import (
-    Connection,
-    LoginTries,
-    OpeningFailed,
-    SecondLogin,
-    SecretSource,
-    open_connection,
-)
+from relay.submission.smtp.opening import Connection, OpeningFailed, open_connection
 from relay.submission.smtp.pool import Pool
 from relay.submission.smtp.wire import Trace
 from relay.submission.transport import Source, Submission
@@ -30,7 +24,7 @@ log = get_logger()
 class SmtpTransport:
     """See `submission.transport.Transport`. `secret` and `way_of` may raise any CredentialError.
 
-    `second`: for access tokens that the upstream refuses (see `opening.SecondLogin`); `tries`: how many logins may be
+    `second`: for access tokens that the upstream refuses (see `login.SecondLogin`); `tries`: how many logins may be
     refused (see `opening.open_connection`); `way_of`: each account's way out.  `hostname` is our name in EHLO unless
     the settings give one.
     """

@@ -1,0 +1,1 @@
+"""Providers' HTTP APIs as transports: Microsoft Graph and the Gmail API."""
