@@ -75,7 +75,7 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
 
     async def work() -> Any:
         async with open_control(settings, create_key=makes) as control:
-            return await registry.run(control.asked_by(_actor(), on_progress), action, arguments)
+            return await registry.run(control.asked_by(actor(), on_progress), action, arguments)
 
     try:
         result = asyncio.run(work())
@@ -135,7 +135,7 @@ def _parted(text: str) -> tuple[str, str]:
     return reason, remedy or "see the README"
 
 
-def _check_owner(data_dir: Path) -> None:
+def check_owner(data_dir: Path) -> None:
     """Files that root makes in another user's store would keep the daemon out of it."""
     try:
         owner = data_dir.stat().st_uid
@@ -157,5 +157,5 @@ def _user(uid: int) -> str:
         return f"#{uid}"
 
 
-def _actor() -> str:
+def actor() -> str:
     return _user(os.geteuid())

@@ -9,6 +9,7 @@ from typing import Any
 from relay.control import (
     accounts,
     audit,
+    backup,
     check,
     clients,
     connecting,
@@ -68,6 +69,8 @@ ACTIONS: Mapping[str, Action] = {
     "check": check.check,
     "audit": audit.audit_list,
     "migrate": migrate.migrate,
+    "backup.begin": backup.backup_begin,
+    "backup.end": backup.backup_end,
 }
 
 _MAX_TEXT = 65536

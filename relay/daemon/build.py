@@ -13,6 +13,7 @@ from pathlib import Path
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
 from relay.config.settings import ListenerSettings, RelaySettings
+from relay.control.backup import sweep_stages
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of
 from relay.credentials.oauth.client import OAuthClient
@@ -110,6 +111,7 @@ async def open_core(
             ledger=DotLedger(path.parent / "dots"),
             memory_bytes=settings.dispatch.memory_bytes,
         )
+        await asyncio.to_thread(sweep_stages, path.parent)
         in_doubt = await queue.open()
         for message_id in in_doubt:
             log.warning(

@@ -23,6 +23,7 @@ from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, S
 from relay.queue.operations import Accept, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
+from relay.queue.snapshot import Snapshot, take_snapshot
 from relay.queue.spool import ContentDraft, FileSpool
 from relay.queue.verdicts import Verdicts
 
@@ -116,6 +117,15 @@ class Queue:
         )
         self._ledger.clear()
         self._ledger.close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the store is, with spool and ledger."""
+        return self._database.path.parent
+
+    async def snapshot(self, folder: Path) -> Snapshot:
+        """Copy all that is owed into `folder`, as of one instant; see `take_snapshot`."""
+        return await take_snapshot(self._database, self._spool, self._ledger, folder)
 
     # -- in ------------------------------------------------------------------------------------------------
 
