@@ -37,6 +37,9 @@ class Lanes(Protocol):
     def state(self, account_id: int) -> dict[str, object]:
         """What the lane does right now: resting_s, in_hand, active, connections, cause."""
 
+    def sent(self, account_id: int) -> dict[int, int] | None:
+        """Recipients that count against the daily quota, by hour number since 1970; None: it has no lane yet."""
+
     def wake(self, account_id: int) -> None:
         """Try this account's mail now: end its rest."""
 

@@ -13,14 +13,17 @@ from relay.control import (
     check,
     clients,
     connecting,
+    contents,
     explain,
     keys,
     listing,
     migrate,
+    operating,
     probing,
     probing_imap,
     queue,
     senders,
+    summary,
     trace,
     trying,
     unknown,
@@ -54,11 +57,13 @@ ACTIONS: Mapping[str, Action] = {
     "client.try": trying.client_try,
     "queue.list": queue.queue_list,
     "queue.show": queue.queue_show,
-    "queue.summary": queue.queue_summary,
-    "queue.hold": queue.queue_hold,
-    "queue.release": queue.queue_release,
-    "queue.retry": queue.queue_retry,
-    "queue.remove": queue.queue_remove,
+    "queue.summary": summary.queue_summary,
+    "queue.content": contents.queue_content,
+    "queue.count": operating.queue_count,
+    "queue.hold": operating.queue_hold,
+    "queue.release": operating.queue_release,
+    "queue.retry": operating.queue_retry,
+    "queue.remove": operating.queue_remove,
     "trace": trace.trace,
     "explain": explain.explain,
     "explain.unknown": unknown.explain_unknown,
@@ -96,6 +101,10 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and len(value) <= 10_000 and all(_text(member) for member in value)
 
 
+def _named_texts(value: object) -> bool:
+    return isinstance(value, dict) and len(value) <= 100 and all(map(_text, (*value.keys(), *value.values())))
+
+
 # By the annotation as it is written in the action; a test makes sure that every one in use is here.
 FITS: Mapping[str, Callable[[object], bool]] = {
     "str": _text,
@@ -104,6 +113,8 @@ FITS: Mapping[str, Callable[[object], bool]] = {
     "int | None": lambda value: value is None or _whole(value),
     "bool": lambda value: isinstance(value, bool),
     "list[str]": _texts,
+    "dict[str, str]": _named_texts,
+    "dict[str, str] | None": lambda value: value is None or _named_texts(value),
     "list[str] | None": lambda value: value is None or _texts(value),
 }
 
