@@ -159,14 +159,26 @@ def audit(
                 entry["actor"],
                 entry["action"],
                 entry["target"],
-                ", ".join(
-                    f"{name}={_plain(value)}" for name, value in entry["detail"].items() if value not in (None, [], "")
-                ),
+                ", ".join(_details(entry["detail"])),
             )
             for entry in result
         ],
         nothing="Nothing was changed.",
     )
+
+
+def _details(detail: dict[str, Any]) -> list[str]:
+    """What was asked for, and what that changed: `port 587 -> 465`."""
+    before, after = detail.get("before") or {}, detail.get("after") or {}
+    asked = {name: value for name, value in detail.items() if name not in ("before", "after", *before, *after)}
+    told = [f"{name}={_plain(value)}" for name, value in asked.items() if value not in (None, [], "")]
+    names = [name for name in {**before, **after} if not name.startswith("secret ")]
+    told += [f"{name} {_plain(before.get(name, '-'))} -> {_plain(after.get(name, '-'))}" for name in names]
+    return told + [
+        f"{name.removeprefix('secret ')} {'stored' if name in after else 'removed'}"
+        for name in {**before, **after}
+        if name.startswith("secret ")
+    ]
 
 
 def _plain(value: object) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from relay.accounts.directory import Directory
 from relay.accounts.transitions import Change, tell
 from relay.config.settings import RelaySettings
+from relay.control.differences import difference, registered
 from relay.control.refusal import ControlError
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
@@ -77,12 +78,15 @@ class Control:
     ) -> T:
         """Run `function` and write its audit row in one transaction, then make it effective.
 
-        `detail` must be JSON and hold no secret.  Raises what `function` raises; nothing is changed then.
+        The row has `detail`, and what is registered under `target` before and after, where that differs.  `detail`
+        must be JSON and hold no secret.  Raises what `function` raises; nothing is changed then.
         """
 
         def run(connection: Connection) -> T:
+            before = registered(connection, action, target)
             result = function(connection)
-            self.record(connection, action, target, detail)
+            changed = difference(before, registered(connection, action, target))
+            self.record(connection, action, target, {**detail, **changed})
             return result
 
         result = await self.database.write(run)

@@ -387,6 +387,11 @@ class Queue:
         cutoff = self._clock() - history_ms
         return await self._database.write(lambda c: aging.prune(c, cutoff, limit))
 
+    async def prune_audit(self, kept_ms: int, *, limit: int) -> int:
+        """Forget entries of the audit trail that are older than `kept_ms`, at most `limit`; how many."""
+        cutoff = self._clock() - kept_ms
+        return await self._database.write(lambda c: aging.prune_audit(c, cutoff, limit))
+
     async def give_back(self, given: Sequence[Message]) -> None:
         """Return deliveries that were in hand untried to the store, due as before; anyone may claim them."""
         parts = [(message.id, message.account_id, each) for message in given for each in message.deliveries]

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
 
 from relay.database import migration
 from relay.database.engine import connect_sqlite
+from relay.database.schema import metadata
 from relay.mail.ids import IdSource
 from tests.daemon import RelayDaemon
 from tests.peers.scripted_upstream import ScriptedUpstream
@@ -116,4 +119,14 @@ def test_every_schema_there_was_migrates_to_this_one(tmp_path: Path, revision: s
     engine = connect_sqlite(tmp_path / "data" / "relay.db")
     migration.upgrade(engine)
     assert migration.current(engine) == migration.HEAD
+    engine.dispose()
+
+
+def test_the_migrations_make_the_schema_that_the_program_knows(tmp_path: Path) -> None:
+    assert REVISIONS[-1] == migration.HEAD
+    store_of("head", tmp_path / "data").close()
+    engine = connect_sqlite(tmp_path / "data" / "relay.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
     engine.dispose()
