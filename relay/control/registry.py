@@ -29,6 +29,7 @@ from relay.control import (
     unknown,
 )
 from relay.control.context import Control, ControlError
+from relay.control.imports import applying
 
 Action = Callable[..., Awaitable[Any]]
 
@@ -74,6 +75,7 @@ ACTIONS: Mapping[str, Action] = {
     "check": check.check,
     "audit": audit.audit_list,
     "migrate": migrate.migrate,
+    "import.apply": applying.import_apply,
     "backup.begin": backup.backup_begin,
     "backup.end": backup.backup_end,
 }
@@ -105,6 +107,10 @@ def _named_texts(value: object) -> bool:
     return isinstance(value, dict) and len(value) <= 100 and all(map(_text, (*value.keys(), *value.values())))
 
 
+def _entries(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= 10_000 and all(_named_texts(member) for member in value)
+
+
 # By the annotation as it is written in the action; a test makes sure that every one in use is here.
 FITS: Mapping[str, Callable[[object], bool]] = {
     "str": _text,
@@ -115,6 +121,7 @@ FITS: Mapping[str, Callable[[object], bool]] = {
     "list[str]": _texts,
     "dict[str, str]": _named_texts,
     "dict[str, str] | None": lambda value: value is None or _named_texts(value),
+    "list[dict[str, str]]": _entries,
     "list[str] | None": lambda value: value is None or _texts(value),
 }
 

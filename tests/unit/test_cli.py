@@ -31,6 +31,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 ALL = dict(commands(typer.main.get_command(tree.build())))
 INTERFACE = """serve check demo migrate trace explain audit backup restore
+import/postfix import/msmtp import/emailproxy import/decke
 account/add account/list account/show account/test account/set-password account/connect account/suspend account/resume
 account/remove sender/add sender/list sender/remove sender/which client/add client/set client/list client/show
 client/remove client/switches

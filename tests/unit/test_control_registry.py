@@ -32,6 +32,7 @@ def test_every_argument_of_every_action_has_a_check(action: str) -> None:
         ("list[str]", [[], ["x"]], [None, "x", [1], ["x"] * 10_001]),
         ("dict[str, str]", [{}, {"a": "x"}], [None, [], {"a": 1}, {1: "a"}, {"a": "x" * 70_000}]),
         ("dict[str, str] | None", [None, {"a": "x"}], ["x", {"a": None}]),
+        ("list[dict[str, str]]", [[], [{"a": "x"}]], [None, {}, [{"a": 1}], ["x"]]),
         ("list[str] | None", [None, ["x"]], ["x", [None]]),
     ],
 )
