@@ -18,9 +18,7 @@ from relay.control.imports.msmtp import read_msmtp
 from relay.control.imports.plan import BadConfiguration
 from relay.control.imports.postfix import read_postfix
 from relay.daemon.build import open_control
-from tests.unit.test_cli import Run, refused, run
-
-__all__ = ["run"]
+from tests.unit.command_line import Run, refused
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "import"
 SECRETS = (
