@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from pathlib import Path
@@ -52,6 +53,10 @@ def _first_release(folder: Path) -> None:
     _insert(store, "senders", pattern=APP, account_id=1, created_at=now)
     _insert(store, "clients", name="local", networks='["127.0.0.0/8"]', senders="[]", created_at=now)
     _insert(store, "nodes", id=7, started_at=now, lease_until=now)
+    (folder / "keys").mkdir(mode=0o700)
+    key = folder / "keys" / "k2026-01-01-0001.key"
+    key.write_text(secrets.token_hex(32))
+    key.chmod(0o600)
     (folder / "spool").mkdir(mode=0o700)
     large = WIRE + b"x" * 70_000 + b"\r\n"
     (folder / "spool" / ("ab" * 16)).write_bytes(large)
