@@ -29,7 +29,9 @@ async def test_a_restore_on_a_clean_machine_brings_back_every_mail_and_every_sec
     """A mail in its dot, a small and a spooled one that wait, while the relay goes on accepting."""
     archive = tmp_path / "relay.tar"
     upstream.on("DOT", times=1).pauses().disconnects()
-    async with relaying(RELAY_DISPATCH__FIRST_RETRY_S="300", RELAY_DISPATCH__MAX_RETRY_S="300") as daemon:
+    patient = {"RELAY_SUBMISSION__STAGE_TIMEOUT_S": "60"}  # the dot stays out for as long as the commands take
+    patient |= {"RELAY_DISPATCH__FIRST_RETRY_S": "300", "RELAY_DISPATCH__MAX_RETRY_S": "300"}
+    async with relaying(**patient) as daemon:
         await daemon.submit(APP, ["in-its-dot@example.org"], SMALL)
         await upstream.until(lambda: upstream.contents == 1)
         await daemon.add_account("late@example.com", "another-password-nobody-may-see", "--host", "localhost")
