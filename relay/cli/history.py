@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.output import Json, facts, moment, print_json, say, steps, table
+from relay.cli.output import Json, facts, moment, note, print_json, say, steps, table
 from relay.cli.queue import message_lines
 from relay.cli.session import perform
 
@@ -19,11 +19,24 @@ def register(app: typer.Typer) -> None:
 
 
 def trace(
-    message_id: Annotated[str, typer.Argument(metavar="ID|Message-ID", help="Our id, or the Message-ID header.")],
+    message_id: Annotated[
+        str | None, typer.Argument(metavar="ID|Message-ID", help="Our id, or the Message-ID header.")
+    ] = None,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", metavar="R", help="To this address, @domain, or pattern with *.")
+    ] = None,
+    sender: Annotated[
+        str | None, typer.Option("--sender", metavar="S", help="Of this envelope sender; likewise.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="AGE|TIME", help="30m, 2h, 7d, or 2026-11-23T08:00:00 (UTC).")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Most messages: the latest.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Everything that happened to one message, in order."""
-    result = perform("trace", {"id": message_id})
+    given = {"id": message_id, "recipient": recipient, "sender": sender, "since": since, "limit": limit}
+    result = perform("trace", given)
     if as_json:
         print_json(result)
         return
@@ -33,6 +46,8 @@ def trace(
         facts(message_lines(message))
         for event in message["events"]:
             _tell(event)
+    if len(result) == limit > 1:
+        note(f"There may be more than these {limit}: give a shorter --since, or --limit.")
 
 
 def _tell(event: dict[str, Any]) -> None:
@@ -50,11 +65,20 @@ def _tell(event: dict[str, Any]) -> None:
         for number, step in enumerate(event["steps"], 1):
             say(f"{'':20}    {number}. {step}")
     elif name == "waiting":
-        say(f"{at}  {event['recipient']} is {event['state'].replace('_', ' ')}{_until(event)}")
+        say(f"{at}  {event['recipient']} is {event['state'].replace('_', ' ')}{_twice(event)}{_until(event)}")
     elif "by" in event:
-        say(f"{at}  {name} by {event['by']}")
+        say(f"{at}  {name} by {event['by']}{_chosen_by(event['detail'])}")
     else:
-        say(f"{at}  {event['recipient']} {name}")
+        say(f"{at}  {event['recipient']} {name}{_twice(event)}")
+
+
+def _twice(event: dict[str, Any]) -> str:
+    return " (it may have arrived before: possible_duplicate)" if event["possible_duplicate"] else ""
+
+
+def _chosen_by(detail: dict[str, Any]) -> str:
+    given = detail.get("filter")
+    return f" (with {', '.join(f'{name} {value}' for name, value in given.items())})" if given else ""
 
 
 def _until(event: dict[str, Any]) -> str:
@@ -135,14 +159,26 @@ def audit(
                 entry["actor"],
                 entry["action"],
                 entry["target"],
-                ", ".join(
-                    f"{name}={_plain(value)}" for name, value in entry["detail"].items() if value not in (None, [], "")
-                ),
+                ", ".join(_details(entry["detail"])),
             )
             for entry in result
         ],
         nothing="Nothing was changed.",
     )
+
+
+def _details(detail: dict[str, Any]) -> list[str]:
+    """What was asked for, and what that changed: `port 587 -> 465`."""
+    before, after = detail.get("before") or {}, detail.get("after") or {}
+    asked = {name: value for name, value in detail.items() if name not in ("before", "after", *before, *after)}
+    told = [f"{name}={_plain(value)}" for name, value in asked.items() if value not in (None, [], "")]
+    names = [name for name in {**before, **after} if not name.startswith("secret ")]
+    told += [f"{name} {_plain(before.get(name, '-'))} -> {_plain(after.get(name, '-'))}" for name in names]
+    return told + [
+        f"{name.removeprefix('secret ')} {'stored' if name in after else 'removed'}"
+        for name in {**before, **after}
+        if name.startswith("secret ")
+    ]
 
 
 def _plain(value: object) -> str:

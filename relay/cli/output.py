@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -82,6 +83,17 @@ def printable(text: str) -> str:
 def moment(at: str | None) -> str | None:
     """A time of JSON for people: seconds are enough."""
     return None if at is None else f"{at[:19].replace('T', ' ')}Z"
+
+
+def local_moment(at: str | None, now: datetime) -> str | None:
+    """A time of JSON in the zone of `now`: `17:40` today, `Thu 17:40` within a week, else with its date."""
+    if at is None:
+        return None
+    local = datetime.fromisoformat(at).astimezone(now.tzinfo)
+    days = (local.date() - now.date()).days
+    if days == 0:
+        return f"{local:%H:%M}"
+    return f"{local:%a %H:%M}" if 0 < days < 7 else f"{local:%Y-%m-%d %H:%M}"
 
 
 def age(seconds: int) -> str:

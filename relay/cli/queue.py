@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from relay.cli.output import Json, age, facts, moment, note, print_json, say, table
+from relay.cli.output import Json, age, facts, local_moment, moment, note, print_json, say, table
 from relay.cli.session import perform
+from relay.control.refusal import ControlError
 
 MessageId = Annotated[str, typer.Argument(metavar="ID", help="A message id, 13 characters.")]
-MessageIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Message ids, 13 characters each.")]
+MessageIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Message ids, 13 characters each.")]
+Account = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account's.")]
+Sender = Annotated[
+    str | None, typer.Option("--sender", metavar="S", help="Only of this sender: address, @domain, <>, or with *.")
+]
+Recipient = Annotated[str | None, typer.Option("--recipient", metavar="R", help="Only to this recipient; likewise.")]
+Client = Annotated[
+    str | None, typer.Option("--client", metavar="C", help="Only from this client entry, or this address.")
+]
+OlderThan = Annotated[
+    str | None, typer.Option("--older-than", metavar="AGE", help="Only what was accepted before: 30m, 2h, 7d.")
+]
+Waiting = Annotated[
+    str | None, typer.Option("--state", metavar="S", help="Only those queued, deferred, in_doubt, or held.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed with filters when nobody is at a terminal.")]
+
+_PAGE = 2_000  # entries an answer: a mebibyte or so
 
 
 def register(group: typer.Typer) -> None:
@@ -18,25 +41,33 @@ def register(group: typer.Typer) -> None:
     group.command("list", epilog="Example: relay queue list --account billing@example.com --state deferred")(list_)
     group.command("show", epilog="Example: relay queue show 02vm3h2c5x000")(show)
     group.command("summary", epilog="Example: relay queue summary")(summary)
-    group.command("retry", epilog="Example: relay queue retry 02vm3h2c5x000")(retry)
-    group.command("hold", epilog="Example: relay queue hold 02vm3h2c5x000")(hold)
+    group.command("retry", epilog="Example: relay queue retry --account billing@example.com")(retry)
+    group.command("hold", epilog="Example: relay queue hold --sender newsletter@example.com --yes")(hold)
     group.command("release", epilog="Example: relay queue release 02vm3h2c5x000")(release)
-    group.command("remove", epilog="Example: relay queue remove 02vm3h2c5x000")(remove)
+    group.command("remove", epilog="Example: relay queue remove --recipient '*@gone.example' --older-than 2d")(remove)
 
 
 def list_(
-    account: Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account's.")] = None,
+    account: Account = None,
     state: Annotated[
         str | None,
         typer.Option(
             "--state", metavar="S", help="queued, deferred, in_doubt, held; or relayed, bounced, expired, removed."
         ),
     ] = None,
+    sender: Sender = None,
+    recipient: Recipient = None,
+    client: Client = None,
+    older_than: OlderThan = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries.")] = 100,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="ID/N", help="Go on behind this place of the list before.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Deliveries that are still owed, oldest first. With a settled state: the latest first."""
-    result = perform("queue.list", {"account": account, "state": state, "limit": limit})
+    given = {"account": account, "state": state, "sender": sender, "recipient": recipient, "client": client}
+    result = _pages(given | {"older_than": older_than}, after, limit)
     if as_json:
         print_json(result)
     else:
@@ -57,16 +88,40 @@ def list_(
             nothing="Nothing waits." if state is None else "There is none.",
         )
     if len(result) == limit:
-        note(f"There may be more than {limit}: --limit shows them, `relay queue summary` counts them.")
+        place = result[-1]["place"]
+        note(f"There may be more than {limit}: --after {place} goes on, `relay queue summary` counts them.")
 
 
-def show(message_id: MessageId, as_json: Json = False) -> None:
-    """One message and its deliveries; `relay trace` tells its story."""
+def _pages(given: dict[str, str | None], after: str | None, limit: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        size = min(_PAGE, limit - len(found))
+        page = perform("queue.list", {**given, "after": after, "limit": size})
+        found += page
+        if len(page) < size:
+            break
+        after = page[-1]["place"]
+    return found
+
+
+def show(
+    message_id: MessageId,
+    content: Annotated[
+        Path | None,
+        typer.Option("--content", metavar="FILE", help="Write the whole message to this new file; that is audited."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """One message, its header and its deliveries."""
     result = perform("queue.show", {"id": message_id})
+    if content is not None:
+        _write_content(message_id, content)
     if as_json:
         print_json(result)
         return
     facts(message_lines(result))
+    for line in (result["header"] or "").split("\r\n"):
+        say(f"    {line}") if line else None
     table(
         ("TO", "STATE", "TRIES", "NEXT", "LAST REPLY"),
         [
@@ -75,6 +130,25 @@ def show(message_id: MessageId, as_json: Json = False) -> None:
         ],
         nothing="",
     )
+
+
+def _write_content(message_id: str, target: Path) -> None:
+    """The message as its application sent it, into a new file of mode 0600."""
+    from relay.mail.content import unstuff
+
+    target = target.expanduser()
+    wire = bytearray()
+    size = 1
+    while len(wire) < size:
+        piece = perform("queue.content", {"id": message_id, "at": len(wire)})
+        size = piece["size"]
+        wire += base64.b64decode(piece["data"])
+    try:
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(unstuff(bytes(wire)))
+    except OSError as error:
+        raise ControlError(f"{target}: {error.strerror}", "give a new file in a folder that can be written") from None
+    note(f"Wrote the message to {target}.")
 
 
 def _next(entry: dict[str, Any]) -> str | None:
@@ -109,7 +183,7 @@ def _asked(entry: dict[str, Any]) -> str:
 
 
 def summary(as_json: Json = False) -> None:
-    """How much is owed, by state and account."""
+    """How much is owed, why it waits, and when it will be gone."""
     result = perform("queue.summary", {})
     if as_json:
         print_json(result)
@@ -119,52 +193,123 @@ def summary(as_json: Json = False) -> None:
         return
     states = ", ".join(f"{count} {state}" for state, count in sorted(result["states"].items()))
     say(f"{_owed(result['deliveries'])} owed ({states}); the oldest for {age(result['oldest_s'])}.")
+    now = datetime.now().astimezone()
     table(
-        ("ACCOUNT", "STATE", "OWED", "IN ATTEMPT"),
+        ("ACCOUNT", "STATE", "OWED", "HELD", "WHY", "GONE AT"),
         [
             (
                 entry["account"],
-                _account_state(entry),
+                _account_state(entry, now),
                 entry["deliveries"],
-                entry["lane"]["active"] if entry["lane"] else None,
+                entry["held"] or None,
+                entry["why"],
+                local_moment(entry["ends_at"], now),
             )
             for entry in result["accounts"]
         ],
         nothing="",
     )
+    for entry in result["accounts"]:
+        if entry["remedy"]:
+            note(f"{entry['account']}: {entry['remedy'][0]}")
 
 
 def _owed(count: int) -> str:
     return "1 delivery is" if count == 1 else f"{count} deliveries are"
 
 
-def _account_state(entry: dict[str, Any]) -> str:
-    resting = (entry["lane"] or {}).get("resting_s")
-    return f"resting {resting}s" if resting and entry["state"] != "suspended" else str(entry["state"])
+def _account_state(entry: dict[str, Any], now: datetime) -> str:
+    if entry["state"] == "suspended":
+        return "suspended"
+    if entry["quota_until"]:
+        return f"quota used up until {local_moment(entry['quota_until'], now)}"
+    if entry["resting_until"]:
+        return f"resting until {local_moment(entry['resting_until'], now)}"
+    return str(entry["state"])
 
 
-def retry(ids: MessageIds, as_json: Json = False) -> None:
+def retry(
+    ids: MessageIds = None,
+    account: Account = None,
+    state: Waiting = None,
+    sender: Sender = None,
+    recipient: Recipient = None,
+    client: Client = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Try messages now, and end their accounts' rest."""
-    _do("queue.retry", "due now", ids, as_json)
+    filters = _filters(account, state, sender, recipient, client, older_than)
+    _do("retry", "due now", ids, filters, yes=yes, as_json=as_json)
 
 
-def hold(ids: MessageIds, as_json: Json = False) -> None:
+def hold(
+    ids: MessageIds = None,
+    account: Account = None,
+    state: Waiting = None,
+    sender: Sender = None,
+    recipient: Recipient = None,
+    client: Client = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Stop messages until they are released."""
-    _do("queue.hold", "held", ids, as_json)
+    filters = _filters(account, state, sender, recipient, client, older_than)
+    _do("hold", "held", ids, filters, yes=yes, as_json=as_json)
 
 
-def release(ids: MessageIds, as_json: Json = False) -> None:
+def release(
+    ids: MessageIds = None,
+    account: Account = None,
+    state: Waiting = None,
+    sender: Sender = None,
+    recipient: Recipient = None,
+    client: Client = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Let held messages go on."""
-    _do("queue.release", "released", ids, as_json)
+    filters = _filters(account, state, sender, recipient, client, older_than)
+    _do("release", "released", ids, filters, yes=yes, as_json=as_json)
 
 
-def remove(ids: MessageIds, as_json: Json = False) -> None:
+def remove(
+    ids: MessageIds = None,
+    account: Account = None,
+    state: Waiting = None,
+    sender: Sender = None,
+    recipient: Recipient = None,
+    client: Client = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Give messages up without sending them."""
-    _do("queue.remove", "removed", ids, as_json)
+    filters = _filters(account, state, sender, recipient, client, older_than)
+    _do("remove", "removed", ids, filters, yes=yes, as_json=as_json)
 
 
-def _do(action: str, done: str, ids: list[str], as_json: bool) -> None:
-    result = perform(action, {"ids": ids})
+def _filters(
+    account: str | None,
+    state: str | None,
+    sender: str | None,
+    recipient: str | None,
+    client: str | None,
+    older_than: str | None,
+) -> dict[str, str]:
+    given = {"account": account, "state": state, "sender": sender, "recipient": recipient, "client": client}
+    return {name: value for name, value in (given | {"older_than": older_than}).items() if value is not None}
+
+
+def _do(action: str, done: str, ids: list[str] | None, filters: dict[str, str], *, yes: bool, as_json: bool) -> None:
+    if not ids and not filters:
+        raise typer.BadParameter("is missing; give ids, or filters such as --account", param_hint="ID")
+    if filters and not ids and not _agreed(action, filters, yes=yes):
+        raise ControlError("nothing was changed", "answer yes, or give --yes")
+    result = perform(f"queue.{action}", {"ids": ids, "filters": filters})
     if as_json:
         print_json(result)
     else:
@@ -172,3 +317,18 @@ def _do(action: str, done: str, ids: list[str], as_json: bool) -> None:
         say(f"{result['changed']} {plural} {done}.")
     for account in result["suspended"]:
         note(f"{account} is suspended, so its mail still waits: relay account show {account}")
+
+
+def _agreed(action: str, filters: dict[str, str], *, yes: bool) -> bool:
+    """Count first; whoever is at a terminal is asked."""
+    count = perform("queue.count", {"action": action, "filters": filters})
+    deliveries, messages = count["deliveries"], count["messages"]
+    if not deliveries:
+        raise ControlError("nothing that waits fits these filters", "`relay queue list` takes the same ones")
+    text = f"{action} {deliveries} deliveries of {messages} messages"
+    if yes:
+        note(f"{text}:")
+        return True
+    if not sys.stdin.isatty():
+        raise ControlError(f"this would {text}", "give --yes")
+    return typer.confirm(f"{text}?", err=True)

@@ -18,7 +18,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 _STARTING_S = 5.0  # how long a daemon may hold the store without answering: it recovers, then it listens
 _LOOK_S = 0.1
-_MAKES = frozenset({"account.add"})  # actions that may begin a store; `serve` and `demo` are no actions
+_MAKES = frozenset({"account.add", "import.apply"})  # actions that may begin a store; `serve` and `demo` are no actions
 
 
 def settings_or_refuse() -> RelaySettings:
@@ -59,7 +59,7 @@ class _Held:
 
 def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], on_progress: Progress) -> Any:
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
-    _check_owner(settings.data_dir)
+    check_owner(settings.data_dir)
     path = settings.database.path(settings.data_dir)
     makes, new = action in _MAKES, not _exists(path)
     if new and not makes:
@@ -75,7 +75,7 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
 
     async def work() -> Any:
         async with open_control(settings, create_key=makes) as control:
-            return await registry.run(control.asked_by(_actor(), on_progress), action, arguments)
+            return await registry.run(control.asked_by(actor(), on_progress), action, arguments)
 
     try:
         result = asyncio.run(work())
@@ -135,7 +135,7 @@ def _parted(text: str) -> tuple[str, str]:
     return reason, remedy or "see the README"
 
 
-def _check_owner(data_dir: Path) -> None:
+def check_owner(data_dir: Path) -> None:
     """Files that root makes in another user's store would keep the daemon out of it."""
     try:
         owner = data_dir.stat().st_uid
@@ -157,5 +157,5 @@ def _user(uid: int) -> str:
         return f"#{uid}"
 
 
-def _actor() -> str:
+def actor() -> str:
     return _user(os.geteuid())

@@ -125,7 +125,7 @@ async def account_add(
         account_id = store.add_account(connection, address, now_ms=now_ms(), **given)
         account = store.get_account(connection, account_id)
         upstream = control.directory.upstream(account)
-        _check_clear_text(upstream)
+        check_clear_text(upstream)
         check_transport(account, upstream)
         settings = oauth_of(account, upstream, oauth, control.settings.oauth)
         if settings:
@@ -247,7 +247,7 @@ async def account_set(
         store.update_account(connection, found.id, **changed)
         account = store.get_account(connection, found.id)
         upstream = control.directory.upstream(account)
-        _check_clear_text(upstream)
+        check_clear_text(upstream)
         store_proxy_password(connection, control, found, account, proxy_password)
         check_transport(account, upstream)
         moved = account.transport != found.transport or (account.fallback != found.fallback == "none")
@@ -379,7 +379,7 @@ async def _to_do(control: Control, account: Account) -> str:
     return ""
 
 
-def _check_clear_text(upstream: Upstream) -> None:
+def check_clear_text(upstream: Upstream) -> None:
     """A password or token never travels in clear, except to this very machine."""
     if upstream.tls == "none" and upstream.auth != "none" and not _is_here(upstream.host):
         raise ControlError(

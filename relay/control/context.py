@@ -15,6 +15,7 @@ from relay.accounts.transitions import Change, tell
 from relay.config.settings import RelaySettings
 from relay.control.access.attempts import Attempts
 from relay.control.access.model import Principal
+from relay.control.differences import difference, registered
 from relay.control.refusal import ControlError
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
@@ -39,6 +40,9 @@ class Lanes(Protocol):
 
     def state(self, account_id: int) -> dict[str, object]:
         """What the lane does right now: resting_s, in_hand, active, connections, cause."""
+
+    def sent(self, account_id: int) -> dict[int, int] | None:
+        """Recipients that count against the daily quota, by hour number since 1970; None: it has no lane yet."""
 
     def wake(self, account_id: int) -> None:
         """Try this account's mail now: end its rest."""
@@ -95,12 +99,15 @@ class Control:
     ) -> T:
         """Run `function` and write its audit row in one transaction, then make it effective.
 
-        `detail` must be JSON and hold no secret.  Raises what `function` raises; nothing is changed then.
+        The row has `detail`, and what is registered under `target` before and after, where that differs.  `detail`
+        must be JSON and hold no secret.  Raises what `function` raises; nothing is changed then.
         """
 
         def run(connection: Connection) -> T:
+            before = registered(connection, action, target)
             result = function(connection)
-            self.record(connection, action, target, detail)
+            changed = difference(before, registered(connection, action, target))
+            self.record(connection, action, target, {**detail, **changed})
             return result
 
         result = await self.database.write(run)

@@ -1,16 +1,18 @@
-"""What waits and what became of it: lists, counts, and what an operator does to queued messages."""
+"""What waits and what became of it: lists, counts, single messages."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, select
 
-from relay.control.context import Control, ControlError, iso, now_ms
+from relay.accounts.model import Account
+from relay.control.contents import header_of
+from relay.control.context import Control, ControlError, iso
+from relay.control.selection import beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages
 from relay.mail.ids import format_id, parse_id
-from relay.queue.model import SETTLED, State
 
 MAX_ROWS = 100_000
 
@@ -45,30 +47,45 @@ _ROWS = select(
 
 
 async def queue_list(
-    control: Control, *, account: str | None = None, state: str | None = None, limit: int = 100
+    control: Control,
+    *,
+    account: str | None = None,
+    state: str | None = None,
+    sender: str | None = None,
+    recipient: str | None = None,
+    client: str | None = None,
+    older_than: str | None = None,
+    after: str | None = None,
+    limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """One entry a delivery; without `state` those that are still owed, oldest first.
+    """One entry a delivery that fits every filter (see `select_by`); without `state` those that are owed, oldest first.
 
-    With a settled state: the latest first.  `limit` is between 1 and MAX_ROWS.
+    With a settled state: the latest first.  `limit` is between 1 and MAX_ROWS; `after` is the `place` of the last
+    entry of the page before.
     """
-    chosen = _ROWS.limit(max(1, min(limit, MAX_ROWS)))
-    if state is None:
-        chosen = chosen.where(deliveries.c.settled_at.is_(None)).order_by(deliveries.c.message_id)
-    else:
-        wanted = _state(state)
-        chosen = chosen.where(deliveries.c.state == wanted.value)
-        if wanted in SETTLED:
-            chosen = chosen.order_by(deliveries.c.message_id.desc())
-        else:
-            chosen = chosen.where(deliveries.c.settled_at.is_(None)).order_by(deliveries.c.message_id)
-    if account is not None:
-        chosen = chosen.where(deliveries.c.account_id == account_named(control, account).id)
+    selection = select_by(
+        control,
+        account=account,
+        state=state,
+        sender=sender,
+        recipient=recipient,
+        client=client,
+        older_than=older_than,
+    )
+    places = (deliveries.c.message_id, deliveries.c.number)
+    order = [column.desc() for column in places] if selection.settled else list(places)
+    chosen = _ROWS.where(selection.condition).order_by(*order).limit(max(1, min(limit, MAX_ROWS)))
+    if after is not None:
+        chosen = chosen.where(beyond(after, latest_first=selection.settled))
     rows = await control.database.read(lambda connection: connection.execute(chosen).all())
     return [_entry(control, row) for row in rows]
 
 
 async def queue_show(control: Control, *, id: str) -> dict[str, Any]:
-    """One message with all its deliveries. Refused when there is none of that id."""
+    """One message with all its deliveries, and its header section while it is kept; never its body.
+
+    Refused when there is none of that id.
+    """
     number = (await known_ids(control, [id]))[0]
 
     def read(connection: Connection) -> tuple[Any, Sequence[Any]]:
@@ -76,114 +93,19 @@ async def queue_show(control: Control, *, id: str) -> dict[str, Any]:
         return message, connection.execute(_ROWS.where(messages.c.id == number).order_by(deliveries.c.number)).all()
 
     message, rows = await control.database.read(read)
-    return {**message_facts(control, message), "deliveries": [_entry(control, row) for row in rows]}
+    entries = [_entry(control, row) for row in rows]
+    return {**message_facts(control, message), "header": await header_of(control, message), "deliveries": entries}
 
 
-async def queue_summary(control: Control) -> dict[str, Any]:
-    """What is owed: in all, by state, by account with what its lane does (None when no daemon runs)."""
-
-    def read(connection: Connection) -> Sequence[Any]:
-        oldest = func.min(messages.c.accepted_at)
-        return connection.execute(
-            select(deliveries.c.account_id, deliveries.c.state, func.count(), oldest)
-            .join(messages, messages.c.id == deliveries.c.message_id)
-            .where(deliveries.c.settled_at.is_(None))
-            .group_by(deliveries.c.account_id, deliveries.c.state)
-        ).all()
-
-    states: dict[str, int] = {}
-    accounts: dict[int, dict[str, Any]] = {}
-    oldest_at = now = now_ms()
-    for account_id, state, count, accepted_at in await control.database.read(read):
-        states[state] = states.get(state, 0) + count
-        entry = accounts.setdefault(account_id, _account_summary(control, account_id))
-        entry["deliveries"] += count
-        entry["states"][state] = count
-        oldest_at = min(oldest_at, accepted_at)
-    return {
-        "deliveries": sum(states.values()),
-        "oldest_s": (now - oldest_at) // 1000,
-        "states": states,
-        "accounts": sorted(accounts.values(), key=lambda entry: str(entry["account"])),
-    }
-
-
-def _account_summary(control: Control, account_id: int) -> dict[str, Any]:
-    account = control.directory.account(account_id)
-    return {
-        "account": account_name(control, account_id),
-        "state": account.state.value if account is not None else "removed",
-        "deliveries": 0,
-        "states": {},
-        "lane": control.lanes.state(account_id) if control.lanes is not None else None,
-    }
-
-
-async def queue_hold(control: Control, *, ids: list[str]) -> dict[str, Any]:
-    """Stop messages that wait, until they are released. Refused when nothing of them waits."""
-    return await _do(control, "queue.hold", ids, control.queue.hold)
-
-
-async def queue_release(control: Control, *, ids: list[str]) -> dict[str, Any]:
-    """Let held messages go on. Refused when nothing of them is held."""
-    return await _do(control, "queue.release", ids, control.queue.release)
-
-
-async def queue_remove(control: Control, *, ids: list[str]) -> dict[str, Any]:
-    """Give messages up without sending them. Refused when nothing of them waits."""
-    return await _do(control, "queue.remove", ids, control.queue.remove)
-
-
-async def queue_retry(control: Control, *, ids: list[str]) -> dict[str, Any]:
-    """Try messages now, and end the rest of their accounts. Refused when nothing of them waits for a retry."""
-    return await _do(control, "queue.retry", ids, control.queue.retry)
-
-
-async def _do(
-    control: Control, action: str, ids: list[str], function: Callable[[Sequence[int]], Awaitable[int]]
-) -> dict[str, Any]:
-    numbers = await known_ids(control, ids)
-    await control.announce(action, [format_id(number) for number in numbers], {})
-    changed = await function(numbers)
-    owed = await control.database.read(lambda connection: _owed(connection, numbers))
-    wakes = action in ("queue.retry", "queue.release")
-    in_hand = sum(1 for row in owed if row.owner is not None) if action == "queue.retry" else 0
-    if changed + in_hand == 0:
-        raise ControlError(*_nothing(action, owed))
-    if control.lanes is not None and wakes:
-        for account_id in {row.account_id for row in owed}:
-            control.lanes.wake(account_id)
-    suspended = sorted({name for row in owed if (name := _suspended(control, row.account_id))}) if wakes else []
-    return {"changed": changed + in_hand, "ids": [format_id(number) for number in numbers], "suspended": suspended}
-
-
-def _owed(connection: Connection, numbers: Sequence[int]) -> Sequence[Any]:
-    return connection.execute(
-        select(deliveries.c.account_id, deliveries.c.state, deliveries.c.owner).where(
-            deliveries.c.message_id.in_(list(numbers)), deliveries.c.settled_at.is_(None)
-        )
-    ).all()
-
-
-def _nothing(action: str, owed: Sequence[Any]) -> tuple[str, str]:
-    """Why an action changed nothing, and what to do."""
-    if not owed:
-        return "nothing is owed of it any more", "see `relay trace ID` for what became of it"
-    if action == "queue.release":
-        return "nothing of it is held", "see `relay queue show ID`"
-    if all(row.state == State.HELD.value for row in owed):
-        return "it is held", "let it go on with `relay queue release ID`"
-    return "it is in an attempt right now", "try again in a moment"
-
-
-def _suspended(control: Control, account_id: int) -> str | None:
+def suspended_account(control: Control, account_id: int) -> str | None:
+    """The address of that account if it waits for somebody to resume it, else None."""
     account = control.directory.account(account_id)
     return account.address if account is not None and account.state.value == "suspended" else None
 
 
 def is_suspended(control: Control, account_id: int) -> bool:
     """Whether that account waits for somebody to resume it."""
-    return _suspended(control, account_id) is not None
+    return suspended_account(control, account_id) is not None
 
 
 async def known_ids(control: Control, ids: Sequence[str]) -> list[int]:
@@ -214,7 +136,7 @@ async def known_ids(control: Control, ids: Sequence[str]) -> list[int]:
     return list(numbers)
 
 
-def account_named(control: Control, address: str) -> Any:
+def account_named(control: Control, address: str) -> Account:
     """The account of that address. Refused when there is none."""
     account = control.directory.by_address(address)
     if account is None:
@@ -226,11 +148,6 @@ def account_name(control: Control, account_id: int) -> str:
     """The address of an account, also of one that was removed."""
     account = control.directory.account(account_id)
     return account.address if account is not None else f"(removed account {account_id})"
-
-
-def shown(text: str) -> str:
-    """A value from outside, fit for one line."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:254])
 
 
 def message_facts(control: Control, message: Any) -> dict[str, Any]:
@@ -256,6 +173,7 @@ def _entry(control: Control, row: Any) -> dict[str, Any]:
     reply = " ".join(part for part in (str(row.code or ""), row.status, row.reply) if part) if row.reply else ""
     return {
         "id": format_id(row.message_id),
+        "place": place(row.message_id, row.number),
         "sender": row.reverse_path,
         "recipient": row.recipient,
         "account": account_name(control, row.account_id),
@@ -272,11 +190,3 @@ def _entry(control: Control, row: Any) -> dict[str, Any]:
         "notify": row.notify,
         "orcpt": row.orcpt,
     }
-
-
-def _state(text: str) -> State:
-    try:
-        return State(text.lower().replace("-", "_"))
-    except ValueError:
-        known = ", ".join(state.value for state in State)
-        raise ControlError("there is no such state", f"give one of {known}") from None

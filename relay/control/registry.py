@@ -9,25 +9,30 @@ from typing import Any
 from relay.control import (
     accounts,
     audit,
+    backup,
     check,
     clients,
     connecting,
+    contents,
     explain,
     keys,
     listing,
     migrate,
     nodes,
     observing,
+    operating,
     probing,
     probing_imap,
     queue,
     senders,
+    summary,
     trace,
     trying,
     unknown,
 )
 from relay.control.access import admission, login, tokens, users
 from relay.control.context import Control, ControlError
+from relay.control.imports import applying
 
 Action = Callable[..., Awaitable[Any]]
 
@@ -56,11 +61,13 @@ ACTIONS: Mapping[str, Action] = {
     "client.try": trying.client_try,
     "queue.list": queue.queue_list,
     "queue.show": queue.queue_show,
-    "queue.summary": queue.queue_summary,
-    "queue.hold": queue.queue_hold,
-    "queue.release": queue.queue_release,
-    "queue.retry": queue.queue_retry,
-    "queue.remove": queue.queue_remove,
+    "queue.summary": summary.queue_summary,
+    "queue.content": contents.queue_content,
+    "queue.count": operating.queue_count,
+    "queue.hold": operating.queue_hold,
+    "queue.release": operating.queue_release,
+    "queue.retry": operating.queue_retry,
+    "queue.remove": operating.queue_remove,
     "trace": trace.trace,
     "explain": explain.explain,
     "explain.unknown": unknown.explain_unknown,
@@ -97,6 +104,9 @@ ACTIONS: Mapping[str, Action] = {
     "token.list": tokens.token_list,
     "token.add": tokens.token_add,
     "token.remove": tokens.token_remove,
+    "import.apply": applying.import_apply,
+    "backup.begin": backup.backup_begin,
+    "backup.end": backup.backup_end,
 }
 
 _MAX_TEXT = 65536
@@ -122,6 +132,14 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and len(value) <= 10_000 and all(_text(member) for member in value)
 
 
+def _named_texts(value: object) -> bool:
+    return isinstance(value, dict) and len(value) <= 100 and all(map(_text, (*value.keys(), *value.values())))
+
+
+def _entries(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= 10_000 and all(_named_texts(member) for member in value)
+
+
 # By the annotation as it is written in the action; a test makes sure that every one in use is here.
 FITS: Mapping[str, Callable[[object], bool]] = {
     "str": _text,
@@ -130,6 +148,9 @@ FITS: Mapping[str, Callable[[object], bool]] = {
     "int | None": lambda value: value is None or _whole(value),
     "bool": lambda value: isinstance(value, bool),
     "list[str]": _texts,
+    "dict[str, str]": _named_texts,
+    "dict[str, str] | None": lambda value: value is None or _named_texts(value),
+    "list[dict[str, str]]": _entries,
     "list[str] | None": lambda value: value is None or _texts(value),
 }
 

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, select, true
 
 from relay.control.advice import steps_for
-from relay.control.context import Control, ControlError, iso
+from relay.control.context import Control, ControlError, iso, now_ms
+from relay.control.moments import moment_ms
 from relay.control.queue import account_name, is_suspended, message_facts
+from relay.control.selection import fits
 from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
-from relay.mail.ids import format_id, parse_id
+from relay.mail.ids import first_id_at, format_id, parse_id
 
-_MAX_MESSAGES = 20  # of one Message-ID: an application that sends the same one again and again
+_MAX_MESSAGES = 20  # unless more are asked for: an application may send one Message-ID again and again
+_MOST = 100
 
 
-async def trace(control: Control, *, id: str) -> list[dict[str, Any]]:
-    """The messages of an id of ours or of a Message-ID, oldest first, each with its `events` in order.
+async def trace(
+    control: Control,
+    *,
+    id: str | None = None,
+    recipient: str | None = None,
+    sender: str | None = None,
+    since: str | None = None,
+    limit: int = _MAX_MESSAGES,
+) -> list[dict[str, Any]]:
+    """The messages of an id of ours or a Message-ID, or to a recipient, or of a sender: oldest first, with `events`.
 
-    `asked`: the recipients for which the application asked something about notices (RFC 3461).
-    Refused when there is none (any more).
+    Of more than `limit` (at most 100) the latest.  `recipient` and `sender` as `select_by` has them; `since`: an age
+    such as 2h, or a time.  `asked`: the recipients for which the application asked something about notices (RFC 3461).
+    Refused when there is none (any more), or nothing to look for.
     """
-    number = parse_id(id)
-    bare = id.strip().removeprefix("<").removesuffix(">")
-    header = messages.c.header_message_id.in_([f"<{bare}>", bare])
-    chosen = select(messages).where(header if number is None else or_(messages.c.id == number, header))
-    found = await control.database.read(
-        lambda connection: connection.execute(chosen.order_by(messages.c.id).limit(_MAX_MESSAGES)).all()
-    )
+    if id is None and recipient is None and sender is None:
+        raise ControlError("nothing to look for was given", "give an id, a Message-ID, --recipient or --sender")
+    wanted = _wanted(recipient, sender, since)
+
+    most = max(1, min(limit, _MOST))
+
+    def read(connection: Connection) -> Sequence[Any]:
+        for named in _named(id) if id is not None else [true()]:
+            chosen = select(messages.c.id).where(named, *wanted).order_by(messages.c.id.desc()).limit(most)
+            if recipient is not None:  # found in `deliveries`, whose order is that of ids
+                theirs = chosen.join(deliveries, deliveries.c.message_id == messages.c.id).distinct()
+                chosen = theirs.order_by(None).order_by(deliveries.c.message_id.desc())
+                chosen = chosen.with_only_columns(deliveries.c.message_id)
+            numbers = list(connection.scalars(chosen))
+            if numbers:
+                kept = select(messages).where(messages.c.id.in_(numbers)).order_by(messages.c.id.desc())
+                return connection.execute(kept).all()
+        return []
+
+    found = await control.database.read(read)
     if not found:
         raise ControlError(
-            "there is no message of that id",
+            "there is no message of that id" if id is not None else "there is no such message",
             "give the id of `250 2.0.0 Ok: queued as <id>` or the Message-ID; "
             f"history is kept for {control.settings.queue.history_days} days",
         )
-    return [await _story(control, message) for message in found]
+    return [await _story(control, message) for message in reversed(found)]
+
+
+def _named(id: str) -> list[ColumnElement[bool]]:
+    """What an id may be, the likelier first: ours is found at once, a Message-ID by looking at every message."""
+    number = parse_id(id)
+    bare = id.strip().removeprefix("<").removesuffix(">")
+    header = messages.c.header_message_id.in_([f"<{bare}>", bare])
+    return [header] if number is None else [messages.c.id == number, header]
+
+
+def _wanted(recipient: str | None, sender: str | None, since: str | None) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = []
+    if sender is not None:
+        wanted.append(fits(messages.c.reverse_path, sender))
+    if since is not None:
+        start = moment_ms(since, now_ms(), "--since")
+        wanted += [messages.c.id >= first_id_at(start), messages.c.accepted_at >= start]
+    if recipient is not None:
+        wanted.append(fits(deliveries.c.recipient, recipient))
+    return wanted
 
 
 async def _story(control: Control, message: Any) -> dict[str, Any]:
@@ -52,9 +98,9 @@ async def _story(control: Control, message: Any) -> dict[str, Any]:
     recipients = {row.number: row.recipient for row in owed}
     events = [(message.accepted_at, 0, {"event": "accepted", "client": message.client, "size": message.size})]
     events += [(row.at, 1, _attempt(control, row, recipients)) for row in tried]
-    events += [(row.at, 2, {"event": row.action, "by": row.actor}) for row in ordered]
+    events += [(row.at, 2, {"event": row.action, "by": row.actor, "detail": json.loads(row.detail)}) for row in ordered]
     events += [
-        (row.settled_at, 3, {"event": row.state, "recipient": row.recipient})
+        (row.settled_at, 3, {"event": row.state, "recipient": row.recipient, **_doubt(row)})
         for row in owed
         if row.settled_at is not None
     ]
@@ -91,6 +137,11 @@ def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str
     }
 
 
+def _doubt(row: Any) -> dict[str, bool]:
+    """Was there a final dot without a known outcome? Then it may have arrived more than once."""
+    return {"possible_duplicate": bool(row.possible_duplicate)}
+
+
 def _waiting(control: Control, row: Any) -> dict[str, Any]:
     account = control.directory.account(row.account_id)
     return {
@@ -98,6 +149,7 @@ def _waiting(control: Control, row: Any) -> dict[str, Any]:
         "event": "waiting",
         "recipient": row.recipient,
         "state": row.state,
+        **_doubt(row),
         "attempts": row.attempts,
         "next_attempt_at": iso(row.due_at)
         if row.due_at < FAR_FUTURE_MS and not is_suspended(control, row.account_id)

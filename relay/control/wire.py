@@ -14,7 +14,8 @@ from relay.control.refusal import ControlError
 from relay.mail.errors import RelayError
 
 SOCKET_NAME = "control.sock"
-MAX_LINE = 1 << 20  # octets of a request, and of each line of an answer
+MAX_LINE = 1 << 20  # octets of a request
+MAX_ANSWER = 1 << 26  # octets of each line of an answer: the story of a message to a thousand recipients is one
 ACTION_S = 900.0  # longest an action may take; the dot of a test mail alone may take ten minutes (RFC 5321 4.5.3.2.6)
 _CONNECT_S = 5.0
 _MAX_PATH = 100  # sun_path holds 108 octets
@@ -74,7 +75,7 @@ def refusal(error: Mapping[str, Any]) -> ControlError:
 
 
 def _answer(lines: Any, on_progress: Callable[[Mapping[str, Any]], None]) -> Any:
-    while line := lines.readline(MAX_LINE + 1):
+    while line := lines.readline(MAX_ANSWER + 1):
         if not line.endswith(b"\n"):
             break
         answer = json.loads(line)

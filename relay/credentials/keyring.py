@@ -79,6 +79,53 @@ class KeyRing:
         self._primary_id = self._primary_id or key.id
         return key
 
+    def copy_to(self, folder: Path) -> list[str]:
+        """Write every key, wherever it came from, into `folder` as a keys folder of its own; the ids. Blocking.
+
+        Raises KeyRefused.
+        """
+        with keyfiles.locked(folder):
+            for key in self._keys.values():
+                keyfiles.write(folder, f"{key.id}{_SUFFIX}", key.text(), replace=False)
+            if self._primary_id is not None:
+                keyfiles.write(folder, _PRIMARY, f"{self._primary_id}\n", replace=True)
+        return sorted(self._keys)
+
+    def take_over(self, other: KeyRing) -> list[str]:
+        """Add the keys of `other` that are not here, durable in the keys folder on return; their ids. Blocking.
+
+        Of an empty ring the primary key becomes that of `other`; otherwise it stays.  Raises KeyRefused, also when a
+        key here has the id of another one there; nothing was written then.
+        """
+        new = self._lacking(other)
+        if not new:
+            return []
+        primary = self._primary_id or other._primary_id
+        with keyfiles.locked(self._keys_dir):
+            if self._primary_id is not None:  # pinned before, so that no new name takes its place
+                keyfiles.write(self._keys_dir, _PRIMARY, f"{primary}\n", replace=True)
+            for key in new:
+                keyfiles.write(self._keys_dir, self._path(key.id).name, key.text(), replace=False)
+            if self._primary_id is None:  # named after it is there
+                keyfiles.write(self._keys_dir, _PRIMARY, f"{primary}\n", replace=True)
+        self._keys = {**self._keys, **{key.id: key for key in new}}
+        self._primary_id = primary
+        return sorted(key.id for key in new)
+
+    def joined(self, other: KeyRing) -> KeyRing:
+        """What this ring would be after `take_over`; nothing is written. Raises KeyRefused."""
+        keys = [*self._keys.values(), *self._lacking(other)]
+        return KeyRing(keys, self._primary_id or other._primary_id, self._keys_dir, today=self._today)
+
+    def _lacking(self, other: KeyRing) -> list[Key]:
+        for key in other._keys.values():
+            known = self._keys.get(key.id, key)
+            if not known.same_material(key):
+                raise KeyRefused(
+                    known.source, f"differs from the key {key.id} in {key.source}", "move one of them away"
+                )
+        return [key for key in other._keys.values() if key.id not in self._keys]
+
     def make_primary(self, key_id: str) -> None:
         """Seal with `key_id` from now on; durable on return. Raises NoSuchKey, KeyRefused. Blocks for two syncs."""
         if key_id not in self._keys:

@@ -43,6 +43,10 @@ class Key:
         """Is it the same key, under whatever name?"""
         return hmac.compare_digest(self._material, other._material)
 
+    def text(self) -> str:
+        """The key itself, as key files hold it: for a backup of keys, and for nothing else."""
+        return f"{self._material.hex()}\n"
+
     def seal(self, account_id: int, kind: str, secret: str) -> bytes:
         """The sealed form of `secret` for that account and kind. Raises SecretRefused when it cannot be kept."""
         nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -14,6 +14,7 @@ from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
 from relay.accounts.upstream import ApiPlaces
 from relay.config.settings import ListenerSettings, RelaySettings
+from relay.control.backup import sweep_stages
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of, purposes_of
 from relay.credentials.oauth.client import OAuthClient
@@ -112,6 +113,7 @@ async def open_core(
             ledger=DotLedger(path.parent / "dots"),
             memory_bytes=settings.dispatch.memory_bytes,
         )
+        await asyncio.to_thread(sweep_stages, path.parent)
         in_doubt = await queue.open()
         for message_id in in_doubt:
             log.warning(

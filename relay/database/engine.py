@@ -57,6 +57,10 @@ class Database:
         """Queue an operation that nobody waits for; see `Writer.submit_patiently`."""
         return self.writer.submit_patiently(operation)
 
+    async def write_long(self, function: Callable[[Connection, Callable[[], None]], T]) -> T:
+        """Run what takes long over the write connection, in steps; see `Writer.submit_long`."""
+        return await self.writer.submit_long(function)
+
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` over a read connection in a thread; it sees what was committed before."""
 
@@ -118,8 +122,8 @@ def _connect_readers(path: Path) -> Engine:
     return engine
 
 
-def _lock(data_dir: Path) -> IO[str]:
-    """Take the lock that keeps a second process off the store; released when the file is closed."""
+def lock(data_dir: Path) -> IO[str]:
+    """Take the lock that keeps a second process off the store; released when the file is closed. Raises StoreLocked."""
     path = data_dir / "relay.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     handle = os.fdopen(descriptor, "r+", encoding="ascii")
@@ -147,7 +151,7 @@ async def open_database(
     Raises StoreLocked, migration.SchemaTooNew.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(path.parent)
+    held = lock(path.parent)
     engine: Engine | None = None
     readers: Engine | None = None
     try:
@@ -161,7 +165,7 @@ async def open_database(
         except DBAPIError as error:
             raise _unusable(path, error) from None
         if fresh:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         readers = _connect_readers(path)
         database = Database(engine, readers, path, on_lost=on_lost or (lambda error: None))
         database.writer.start()
@@ -174,7 +178,7 @@ async def open_database(
             readers.dispose()
         if engine is not None:
             engine.dispose()
-        lock.close()
+        held.close()
 
 
 def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:
@@ -187,7 +191,8 @@ def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:
     return StorageFailed(f"{path} cannot be used ({error.orig}): {remedy}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable. Blocking."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)  # a new file survives a power cut only when its folder was synced

@@ -195,7 +195,7 @@ audit = Table(
     Column("at", Milliseconds, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
-    Column("target", Text, nullable=False),
+    Column("target", Text, nullable=False, index=True),
     Column("detail", Text, nullable=False),  # JSON, never a secret
 )
 

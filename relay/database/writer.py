@@ -67,6 +67,24 @@ class Failure:
         self.error = error
 
 
+class _Long(Generic[T]):
+    """A function that the writer runs beside its batches."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[Connection, Callable[[], None]], T]) -> None:
+        self._function = function
+
+    def run(self, connection: Connection, go_on: Callable[[], None]) -> T | Failure:
+        """Its result, or the Failure that it ended in."""
+        try:
+            return self._function(connection, go_on)
+        except Exception as error:
+            if connection.in_transaction():
+                connection.rollback()
+            return Failure(error)
+
+
 def _in_savepoint(connection: Connection, operation: Operation[T]) -> T | Failure:
     savepoint = connection.begin_nested()
     try:
@@ -142,6 +160,7 @@ class Writer:
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: collections.deque[tuple[Operation[Any], asyncio.Future[Any]]] = collections.deque()
+        self._long: collections.deque[tuple[_Long[Any], asyncio.Future[Any]]] = collections.deque()
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: the last one
         self._waking = False
         self._nudge: asyncio.TimerHandle | None = None
@@ -183,6 +202,21 @@ class Writer:
             self._nudge = future.get_loop().call_later(_PATIENCE_S, self._patience_ends)
         return future
 
+    def submit_long(self, function: Callable[[Connection, Callable[[], None]], T]) -> asyncio.Future[T]:
+        """Have the thread run `function` over the write connection, between batches and in no transaction.
+
+        For what takes long and must see every change: it calls its second argument now and then, which commits
+        what waits, and raises StorageFailed when the store is lost or being closed.
+        """
+        assert self._loop is not None
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._lost is not None or self._closing:
+            future.set_exception(StorageFailed("the store is closed"))
+        else:
+            self._long.append((_Long(function), future))
+            self._wakes.put(True)
+        return future
+
     def _enqueue(self, operation: Operation[T]) -> asyncio.Future[T]:
         assert self._loop is not None
         future: asyncio.Future[T] = self._loop.create_future()
@@ -208,20 +242,34 @@ class Writer:
             last = False
             while not last:
                 last = not self._wakes.get()
-                while batch := self._take():
-                    results = self._commit(connection, [operation for operation, _ in batch])
-                    try:
-                        self._loop.call_soon_threadsafe(self._wake, batch, results)
-                    except RuntimeError:  # the loop is closed: nobody waits any more
-                        return
+                self._commit_pending(connection)
+                while self._long:
+                    long, future = self._long.popleft()
+                    result = long.run(connection, lambda: self._go_on(connection))
+                    self._loop.call_soon_threadsafe(self._wake, [(long, future)], [result])
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            if not self._loop.is_closed():
+                raise
         finally:
             connection.close()
+
+    def _commit_pending(self, connection: Connection) -> None:
+        assert self._loop is not None
+        while batch := self._take():
+            results = self._commit(connection, [operation for operation, _ in batch])
+            self._loop.call_soon_threadsafe(self._wake, batch, results)
+
+    def _go_on(self, connection: Connection) -> None:
+        """What a long operation calls between its steps."""
+        self._commit_pending(connection)
+        if self._lost is not None or self._closing:
+            raise StorageFailed("the store is closed")
 
     def _take(self) -> list[tuple[Operation[Any], asyncio.Future[Any]]]:
         pending = self._pending
         return [pending.popleft() for _ in range(min(len(pending), _MAX_BATCH))]
 
-    def _wake(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]], results: list[Any]) -> None:
+    def _wake(self, batch: Sequence[tuple[object, asyncio.Future[Any]]], results: list[Any]) -> None:
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():  # its caller was cancelled
                 continue

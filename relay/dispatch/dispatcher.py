@@ -255,6 +255,11 @@ class Dispatcher:
             "cause": lane.rest_cause if lane.resting_until > time.monotonic() else "",
         }
 
+    def sent(self, account_id: int) -> dict[int, int] | None:
+        """What counts against the daily quota of an account, by hour number; None: it is not known here."""
+        lane = self._lanes.get(account_id)
+        return lane.quota.by_hour() if lane is not None and lane.upstream is not None and not lane.counting else None
+
     def wake(self, account_id: int) -> None:
         """An operator wants this account's mail tried now: end its rest."""
         lane = self._lane(account_id)

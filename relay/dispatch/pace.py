@@ -56,6 +56,15 @@ class Quota:
                 return (oldest + 24) * _BUCKET_S - now
         return 0.0
 
+    def left(self, now: float) -> int:
+        """Recipients that fit now; below 0 after one that was larger than a day's. Only where there is a limit."""
+        self.wait_s(1, now)  # lets go of what is a day old
+        return self._limit - self._used
+
+    def by_hour(self) -> dict[int, int]:
+        """What counts right now (hour number since 1970: recipients)."""
+        return {entry[0]: entry[1] for entry in self._hours}
+
     def spend(self, recipients: int, now: float) -> None:
         """So many recipients were accepted upstream."""
         if self._limit:

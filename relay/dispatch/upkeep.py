@@ -15,6 +15,7 @@ log = get_logger()
 
 _TICK_S = 20.0  # a third of the lease
 _AGED = 500  # messages or deliveries at a time
+_AUDIT_MS = 400 * 86_400_000  # more than a year: the store itself refuses to lose less
 _AGE_S = 2.0  # of each tick, for what time has done
 
 
@@ -56,6 +57,10 @@ class Upkeep:
         until = time.monotonic() + _AGE_S
         for message, delivery in await self._queue.expire(self._lifetime_ms, limit=_AGED):
             self._expired(message, delivery)
-        while await self._queue.prune(self._history_ms, limit=_AGED) == _AGED and time.monotonic() < until:
-            pass
+        swept = 0
+        while (pruned := await self._queue.prune(self._history_ms, limit=_AGED)) and time.monotonic() < until:
+            swept += pruned
+        await self._queue.prune_audit(_AUDIT_MS, limit=_AGED)
+        if swept + pruned:
+            log.info("queue.swept", messages=swept + pruned)
         await self._queue.shrink()

@@ -40,8 +40,8 @@ class IdSource:
 
 
 def first_id_at(ms: int) -> int:
-    """The smallest id that can have been made at this time (ms since 1970) or later; 0 before all ids."""
-    return max(0, ms - _EPOCH_MS) << 22
+    """The smallest id that can have been made at this time (ms since 1970) or later; 0 before all, the last after."""
+    return min(max(0, ms - _EPOCH_MS) << 22, (1 << 63) - 1)
 
 
 def format_id(number: int) -> str:

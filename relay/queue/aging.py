@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, text, update
 
-from relay.database.schema import attempts, contents, deliveries, messages
+from relay.database.schema import attempts, audit, contents, deliveries, messages
 from relay.mail.content import Content
 from relay.mail.ids import first_id_at
 from relay.queue.model import Delivery, Message, State
@@ -74,6 +74,15 @@ def prune(connection: Connection, cutoff: int, limit: int) -> int:
         (messages, messages.c.id),
     ):
         connection.execute(delete(table).where(column.in_(ids)))
+    return len(ids)
+
+
+def prune_audit(connection: Connection, cutoff: int, limit: int) -> int:
+    """Delete entries of the audit trail of before `cutoff`, oldest first; how many. A trigger refuses younger ones."""
+    old = select(audit.c.id).where(audit.c.at < cutoff).order_by(audit.c.id).limit(limit)
+    ids = list(connection.scalars(old))
+    if ids:
+        connection.execute(delete(audit).where(audit.c.id.in_(ids)))
     return len(ids)
 
 

@@ -39,8 +39,10 @@ class DotLedger:
 
         Nobody does after a restart of the machine, nor when the page is new or was never written back.
         """
-        if self._page[:_HEADER].rstrip(b"\0") != _boot_id():
-            return None
+        return self.out() if self._page[:_HEADER].rstrip(b"\0") == _boot_id() else None
+
+    def out(self) -> set[int]:
+        """The ids whose dot is out right now, or whose outcome is not durable yet. From any thread."""
         ids = struct.unpack_from(f"<{_SLOTS}q", self._page, _HEADER)
         return {number for number in ids if number}
 

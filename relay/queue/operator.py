@@ -10,33 +10,37 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, se
 from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages
 from relay.queue.model import State
 
+# `only`: a condition on `deliveries` that narrows what is changed further; None: everything of the messages.
+Only = ColumnElement[bool] | None
+
 _waits = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_(None))
 
 
-def hold(connection: Connection, ids: Sequence[int]) -> int:
+def hold(connection: Connection, ids: Sequence[int], only: Only = None) -> int:
     """Stop deliveries that wait; how many. Those in hand are not touched: the caller withdraws them first."""
     return _change(
         connection,
         ids,
         deliveries.c.state != State.HELD.value,
         {"state": State.HELD.value, "due_at": FAR_FUTURE_MS},
+        only,
     )
 
 
-def release(connection: Connection, ids: Sequence[int], now: int) -> int:
+def release(connection: Connection, ids: Sequence[int], now: int, only: Only = None) -> int:
     """Let held deliveries go on, due now; how many."""
     tried = case((deliveries.c.attempts > 0, State.DEFERRED.value), else_=State.QUEUED.value)
-    return _change(connection, ids, deliveries.c.state == State.HELD.value, {"state": tried, "due_at": now})
+    return _change(connection, ids, deliveries.c.state == State.HELD.value, {"state": tried, "due_at": now}, only)
 
 
-def retry(connection: Connection, ids: Sequence[int], now: int) -> int:
+def retry(connection: Connection, ids: Sequence[int], now: int, only: Only = None) -> int:
     """Make waiting deliveries due now, held ones excepted; how many."""
-    return _change(connection, ids, deliveries.c.state != State.HELD.value, {"due_at": now})
+    return _change(connection, ids, deliveries.c.state != State.HELD.value, {"due_at": now}, only)
 
 
-def remove(connection: Connection, ids: Sequence[int], now: int) -> tuple[int, list[str]]:
+def remove(connection: Connection, ids: Sequence[int], now: int, only: Only = None) -> tuple[int, list[str]]:
     """Settle waiting deliveries without sending; how many, and the spool files that nobody needs any more."""
-    changed = _change(connection, ids, None, {"state": State.REMOVED.value, "settled_at": now})
+    changed = _change(connection, ids, None, {"state": State.REMOVED.value, "settled_at": now}, only)
     owed = exists(
         select(deliveries.c.number).where(deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None))
     )
@@ -83,9 +87,14 @@ def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | No
 
 
 def _change(
-    connection: Connection, ids: Sequence[int], which: ColumnElement[bool] | None, values: dict[str, Any]
+    connection: Connection,
+    ids: Sequence[int],
+    which: ColumnElement[bool] | None,
+    values: dict[str, Any],
+    only: Only,
 ) -> int:
     condition = and_(_waits, deliveries.c.message_id.in_(list(ids)))
-    if which is not None:
-        condition = and_(condition, which)
+    for narrower in (which, only):
+        if narrower is not None:
+            condition = and_(condition, narrower)
     return connection.execute(update(deliveries).where(condition).values(**values)).rowcount

@@ -23,6 +23,7 @@ from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, S
 from relay.queue.operations import Accept, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
+from relay.queue.snapshot import Snapshot, take_snapshot
 from relay.queue.spool import ContentDraft, FileSpool
 from relay.queue.verdicts import Verdicts
 
@@ -116,6 +117,15 @@ class Queue:
         )
         self._ledger.clear()
         self._ledger.close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the store is, with spool and ledger."""
+        return self._database.path.parent
+
+    async def snapshot(self, folder: Path) -> Snapshot:
+        """Copy all that is owed into `folder`, as of one instant; see `take_snapshot`."""
+        return await take_snapshot(self._database, self._spool, self._ledger, folder)
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -237,6 +247,10 @@ class Queue:
         assert content.spool is not None
         return self._spool.path(content.spool)
 
+    def read_spooled(self, name: str, at: int, length: int) -> bytes:
+        """Octets of a spooled content. Blocking. Raises StorageFailed."""
+        return self._spool.read(name, at, length)
+
     def dot(self, message_id: int) -> int:
         """The final dot of this message goes out next; the slot is for `dot_settled`. Raises LedgerFull."""
         return self._ledger.mark(message_id)
@@ -320,29 +334,31 @@ class Queue:
 
     # -- what an operator asks for -------------------------------------------------------------------------
 
-    async def hold(self, ids: Sequence[int]) -> int:
+    # `only` is a condition on `deliveries`: those of the messages that it does not fit are left alone.
+
+    async def hold(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
         """Stop deliveries that wait; how many were stopped. One in an attempt right now goes on."""
         async with self._claiming:  # a lane with room would take them in hand again at once
             await self.withdraw(ids)
-            return await self._database.write(lambda c: operator.hold(c, ids))
+            return await self._database.write(lambda c: operator.hold(c, ids, only))
 
-    async def release(self, ids: Sequence[int]) -> int:
+    async def release(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
         """Let held deliveries go on at once; how many."""
-        changed = await self._database.write(lambda c: operator.release(c, ids, self._clock()))
+        changed = await self._database.write(lambda c: operator.release(c, ids, self._clock(), only))
         await self._announce(ids)
         return changed
 
-    async def retry(self, ids: Sequence[int]) -> int:
+    async def retry(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
         """Make deferred deliveries due now; how many."""
-        changed = await self._database.write(lambda c: operator.retry(c, ids, self._clock()))
+        changed = await self._database.write(lambda c: operator.retry(c, ids, self._clock(), only))
         await self._announce(ids)
         return changed
 
-    async def remove(self, ids: Sequence[int]) -> int:
+    async def remove(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
         """Settle waiting deliveries without sending them; how many. One in an attempt right now goes on."""
         async with self._claiming:
             await self.withdraw(ids)
-            changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock()))
+            changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock(), only))
         await asyncio.to_thread(self._spool.remove, files)
         return changed
 
@@ -370,6 +386,11 @@ class Queue:
         """Forget settled messages older than `history_ms`, at most `limit`; how many."""
         cutoff = self._clock() - history_ms
         return await self._database.write(lambda c: aging.prune(c, cutoff, limit))
+
+    async def prune_audit(self, kept_ms: int, *, limit: int) -> int:
+        """Forget entries of the audit trail that are older than `kept_ms`, at most `limit`; how many."""
+        cutoff = self._clock() - kept_ms
+        return await self._database.write(lambda c: aging.prune_audit(c, cutoff, limit))
 
     async def give_back(self, given: Sequence[Message]) -> None:
         """Return deliveries that were in hand untried to the store, due as before; anyone may claim them."""

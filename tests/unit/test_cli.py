@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 import typer
 
 from relay.cli import output, tree
+from relay.config.settings import RelaySettings
+from relay.daemon.build import open_control
+from tests.store import arrival
 from tests.unit.command_line import PASSWORD, Run, add, refused
 
 
@@ -25,7 +30,8 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 ALL = dict(commands(typer.main.get_command(tree.build())))
-INTERFACE = """serve check demo migrate trace explain audit
+INTERFACE = """serve check demo migrate trace explain audit backup restore
+import/postfix import/msmtp import/emailproxy import/decke
 account/add account/list account/show account/test account/set-password account/connect account/suspend account/resume
 account/remove sender/add sender/list sender/remove sender/which client/add client/set client/list client/show
 client/remove client/switches
@@ -272,3 +278,46 @@ def test_no_line_of_a_group_s_help_is_cut(group: list[str], run: Run) -> None:
 def test_a_password_with_a_control_character_is_refused(password: str, run: Run) -> None:
     answer = run("account", "add", "a@example.com", "--host", "h.example.com", "--password-file", "-", stdin=password)
     refused(answer, "control character")
+
+
+def test_bulk_actions_count_first_and_need_a_yes(run: Run) -> None:
+    add(run)
+    refused(run("queue", "hold", "--account", "ann@example.com"), "nothing that waits fits")
+    assert run("queue", "hold").status == 2
+    queued(run)
+    refused(run("queue", "hold", "--account", "ann@example.com"), "would hold 2 deliveries of 1 messages", "--yes")
+    done = run("queue", "hold", "--account", "ann@example.com", "--yes")
+    assert (done.status, done.out) == (0, "2 deliveries held.\n")
+    assert run("queue", "release", "--recipient", "*@example.org", "--yes", "--json").json["changed"] == 2
+    shown = run("queue", "summary").out
+    assert "GONE AT" in shown
+    assert "no relay runs" in shown
+
+
+def test_a_content_is_written_to_a_private_file_only(run: Run, tmp_path: Path) -> None:
+    add(run)
+    queued(run)
+    [entry, _] = run("queue", "list", "--json").json
+    shown = run("queue", "show", entry["id"])
+    assert "Subject: x" in shown.out
+    assert "hello" not in shown.out
+    written = run("queue", "show", entry["id"], "--content", str(tmp_path / "mail.eml"))
+    assert written.status == 0
+    assert (tmp_path / "mail.eml").read_bytes() == b"Subject: x\r\n\r\nhello\r\n"
+    assert (tmp_path / "mail.eml").stat().st_mode & 0o777 == 0o600
+    refused(run("queue", "show", entry["id"], "--content", str(tmp_path / "mail.eml")), "File exists")
+    assert "queue.content" in run("audit").out
+    assert "hello" not in run("trace", "--recipient", "a@example.org").out
+
+
+def queued(run: Run) -> None:
+    """One message to a@ and b@example.org, put into the store of `run`."""
+
+    async def accept() -> None:
+        async with open_control(RelaySettings(data_dir=Path(os.environ["RELAY_DATA_DIR"]))) as control:
+            account = control.directory.by_address("ann@example.com")
+            assert account is not None
+            given = arrival("a@example.org", "b@example.org", account=account.id, sender="ann@example.com")
+            await control.queue.accept(given)
+
+    asyncio.run(accept())

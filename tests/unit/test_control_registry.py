@@ -30,6 +30,9 @@ def test_every_argument_of_every_action_has_a_check(action: str) -> None:
         ("int | None", [None, 3], [False, "3"]),
         ("bool", [True, False], [1, None, "yes"]),
         ("list[str]", [[], ["x"]], [None, "x", [1], ["x"] * 10_001]),
+        ("dict[str, str]", [{}, {"a": "x"}], [None, [], {"a": 1}, {1: "a"}, {"a": "x" * 70_000}]),
+        ("dict[str, str] | None", [None, {"a": "x"}], ["x", {"a": None}]),
+        ("list[dict[str, str]]", [[], [{"a": "x"}]], [None, {}, [{"a": 1}], ["x"]]),
         ("list[str] | None", [None, ["x"]], ["x", [None]]),
     ],
 )

@@ -19,14 +19,18 @@ router = APIRouter()
 
 _LONGEST = 65_536
 _IN_PATH = re.compile(r"\{(\w+)\}")
-_TYPES: Mapping[str, Any] = {
-    "str": Annotated[str, Field(max_length=_LONGEST)],
-    "str | None": Annotated[str, Field(max_length=_LONGEST)] | None,
+_Text = Annotated[str, Field(max_length=_LONGEST)]
+_Named = Annotated[dict[_Text, _Text], Field(max_length=100)]
+_TYPES: Mapping[str, Any] = {  # the annotations that control.registry.FITS knows
+    "str": _Text,
+    "str | None": _Text | None,
     "int": int,
     "int | None": int | None,
     "bool": bool,
-    "list[str]": Annotated[list[Annotated[str, Field(max_length=_LONGEST)]], Field(max_length=10_000)],
-    "list[str] | None": Annotated[list[Annotated[str, Field(max_length=_LONGEST)]], Field(max_length=10_000)] | None,
+    "list[str]": Annotated[list[_Text], Field(max_length=10_000)],
+    "list[str] | None": Annotated[list[_Text], Field(max_length=10_000)] | None,
+    "dict[str, str]": _Named,
+    "dict[str, str] | None": _Named | None,
 }
 _SECRET = frozenset({"password", "client_secret", "client_certificate", "service_account"})
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -56,7 +60,11 @@ def _add(route: Route) -> None:
     arguments = list(inspect.signature(action).parameters.values())[1:]  # the first is the control itself
     in_path = set(_IN_PATH.findall(route.path))
     rest = [argument for argument in arguments if argument.name not in in_path]
-    parameters = [_parameter(argument, Path(max_length=1024)) for argument in arguments if argument.name in in_path]
+    parameters = [
+        _named(argument.name, Annotated[_Text, Path(max_length=1024)])
+        for argument in arguments
+        if argument.name in in_path
+    ]
     model = _body(route, rest) if route.method in ("POST", "PATCH") and rest else None
     if model is not None:
         needed = any(argument.default is inspect.Parameter.empty for argument in rest)
@@ -78,7 +86,7 @@ def _add(route: Route) -> None:
         methods=[route.method],
         status_code=route.status,
         name=route.action,
-        operation_id=f"{route.action}_{route.method}".replace(".", "_").lower(),
+        operation_id=re.sub(r"\W+", "_", f"{route.method} {route.path}").strip("_").lower(),
         tags=[route.path.split("/")[1]],
         responses=_PROBLEMS,
         response_model=None,

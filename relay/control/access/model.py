@@ -50,7 +50,7 @@ SCOPES: Final = ("read", "queue", "accounts", "admin")
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "read": (
         *("account.list", "account.show", "account.logins", "sender.list", "sender.which", "client.list"),
-        *("client.show", "client.try", "queue.list", "queue.show", "queue.summary", "trace", "explain"),
+        *("client.show", "client.try", "queue.list", "queue.show", "queue.count", "queue.summary", "trace", "explain"),
         *("node.list", "overview", "settings.show"),
     ),
     "queue": ("queue.hold", "queue.release", "queue.retry", "queue.remove"),

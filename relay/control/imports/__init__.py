@@ -1,0 +1,1 @@
+"""What other relays' configurations say, as a plan, and what carries the plan out."""

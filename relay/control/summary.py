@@ -1,0 +1,158 @@
+"""What waits for each account, why, and when it will be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, case, func, select
+
+from relay.accounts.model import AccountState
+from relay.control.context import Control, iso, now_ms
+from relay.control.listing import cause_of
+from relay.control.queue import account_name
+from relay.database.schema import FAR_FUTURE_MS, deliveries, messages
+from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.conditions import CONDITIONS
+from relay.dispatch.forecast import Forecast, Limits, Waiting, forecast, quota_free_at
+from relay.dispatch.history import relayed_by_hour
+from relay.queue.model import SETTLED, State
+
+_DAY_MS = 86_400_000
+_MINUTE_MS = 60_000
+_OWED = tuple(state.value for state in State if state not in SETTLED)
+
+
+async def queue_summary(control: Control) -> dict[str, Any]:
+    """What is owed: in all, by state, and for each account how much, why it waits, and when it is gone.
+
+    `ends_at` None: a person has to act first, or nobody can say; else when the last one goes if the upstream takes
+    everything at the first try, and `limited_by` what that is owed to.  `lane` is None when no daemon runs.
+    """
+    counted, oldest_at = await control.database.read(_counts)
+    now = now_ms()
+    accounts: dict[int, dict[str, Any]] = {}
+    states: dict[str, int] = {}
+    for account_id, _, *counts in counted:
+        found = {state: count for state, count in zip(_OWED, counts, strict=True) if count}
+        accounts[account_id] = {"deliveries": sum(found.values()), "states": found}
+        for state, count in found.items():
+            states[state] = states.get(state, 0) + count
+    load = await control.database.read(lambda connection: _load(connection, now))
+    shown = [await _account(control, account_id, entry, load, now) for account_id, entry in accounts.items()]
+    return {
+        "deliveries": sum(states.values()),
+        "oldest_s": max(0, now - (oldest_at or now)) // 1000,
+        "states": states,
+        "accounts": sorted(shown, key=lambda entry: str(entry["account"])),
+    }
+
+
+def _counts(connection: Connection) -> tuple[Sequence[Any], int | None]:
+    """By account: the oldest message, and how much is in each state. In the order of the index: nothing is sorted."""
+    counts = [func.sum(case((deliveries.c.state == state, 1), else_=0)) for state in _OWED]
+    counted = connection.execute(
+        select(deliveries.c.account_id, func.min(deliveries.c.message_id), *counts)
+        .where(deliveries.c.settled_at.is_(None))
+        .group_by(deliveries.c.account_id)
+    ).all()
+    oldest = min((row[1] for row in counted), default=0)  # ids grow with time
+    return counted, connection.scalar(select(messages.c.accepted_at).where(messages.c.id == oldest))
+
+
+def _load(connection: Connection, now: int) -> dict[int, list[Waiting]]:
+    """What is not held, by account: what is due, and for each minute what is due then."""
+    due, minute = deliveries.c.due_at, (deliveries.c.due_at // _MINUTE_MS).label("minute")
+    counts = (func.count(deliveries.c.message_id.distinct()), func.count())
+    unsettled = deliveries.c.settled_at.is_(None)
+    ready = select(deliveries.c.account_id, *counts).where(unsettled, due <= now)
+    later = select(deliveries.c.account_id, minute, *counts).where(unsettled, due > now, due < FAR_FUTURE_MS)
+    load: dict[int, list[Waiting]] = {}
+    for account_id, count, recipients in connection.execute(ready.group_by(deliveries.c.account_id)):
+        load.setdefault(account_id, []).extend(_evenly(now / 1000, count, recipients))
+    for account_id, at, count, recipients in connection.execute(later.group_by(deliveries.c.account_id, minute)):
+        load.setdefault(account_id, []).extend(_evenly((at + 1) * _MINUTE_MS / 1000, count, recipients))
+    return load
+
+
+def _evenly(due_s: float, count: int, recipients: int) -> list[Waiting]:
+    """So many messages with so many recipients in all, each with about equally many."""
+    each, more = divmod(recipients, count)
+    return [Waiting(due_s, each, count - more), Waiting(due_s, each + 1, more)]
+
+
+async def _account(
+    control: Control, account_id: int, entry: dict[str, Any], load: dict[int, list[Waiting]], now: int
+) -> dict[str, Any]:
+    account = control.directory.account(account_id)
+    lane = control.lanes.state(account_id) if control.lanes is not None else None
+    held = entry["states"].get("held", 0)
+    facts = {
+        "account": account_name(control, account_id),
+        "state": account.state.value if account is not None else "removed",
+        **entry,
+        "held": held,
+        "lane": lane,
+        "per_minute": 0,
+        "per_day": 0,
+        "sent_today": None,
+        "resting_until": None,
+        "quota_until": None,
+        "ends_at": None,
+        "limited_by": None,
+        "why": "",
+        "remedy": [],
+    }
+    if account is None:
+        return facts | {"why": "its account was removed", "remedy": ["relay sender add PATTERN ACCOUNT"]}
+    upstream = control.directory.upstream(account)
+    facts |= {"per_minute": upstream.per_minute, "per_day": upstream.per_day}
+    if account.state is AccountState.SUSPENDED:
+        cause = cause_of(account)
+        return facts | {"why": f"suspended: {cause['cause']}", "remedy": list(cause["remedy"])}
+    if entry["deliveries"] == held:
+        return facts | {"why": "held by an operator", "remedy": [f"relay queue release --account {account.address}"]}
+    waiting = load.get(account_id, [])
+    sent = await _sent(control, account_id, now) if upstream.per_day else {}
+    rest_s = float(lane["resting_s"]) if lane is not None else 0.0  # type: ignore[arg-type]
+    limits = Limits(upstream.per_minute, upstream.per_day, upstream.recipients_per_transaction)
+    found = await asyncio.to_thread(
+        forecast, waiting, limits, now_s=now / 1000, rests_until_s=now / 1000 + rest_s, sent=sent
+    )
+    quota_until = quota_free_at(1, upstream.per_day, now_s=now / 1000, sent=sent)
+    resting_until = now + int(rest_s * 1000) if rest_s else None
+    return facts | {
+        "sent_today": sum(sent.values()) if upstream.per_day else None,
+        "resting_until": iso(resting_until),
+        "quota_until": iso(int(quota_until * 1000)) if quota_until is not None else None,
+        "ends_at": iso(int(found.end_s * 1000)) if found.end_s is not None else None,
+        "limited_by": found.limited_by,
+        "why": _why(found, lane, quota_until is not None, limits),
+    }
+
+
+async def _sent(control: Control, account_id: int, now: int) -> dict[int, int]:
+    known = control.lanes.sent(account_id) if control.lanes is not None else None
+    if known is not None:
+        return known
+    return await control.database.read(lambda connection: relayed_by_hour(connection, account_id, now - _DAY_MS))
+
+
+def _why(found: Forecast, lane: dict[str, object] | None, spent: bool, limits: Limits) -> str:
+    """In a few words, the most urgent reason first."""
+    if spent:
+        return f"its quota of {limits.per_day} recipients a day is used up"
+    if lane is not None and lane["resting_s"]:
+        cause = str(lane["cause"])
+        known = entry_by_id(cause) or CONDITIONS.get(cause)
+        return f"resting: {known.cause if known is not None else cause or 'its upstream failed'}"
+    match found.limited_by:
+        case "quota":
+            return f"its quota of {limits.per_day} recipients a day"
+        case "pace":
+            return f"paced at {limits.per_minute} messages a minute"
+        case "retry":
+            return "waits for its next try"
+        case _:
+            return "on its way" if lane is not None else "no relay runs"
