@@ -7,6 +7,7 @@ from typing import Any, TypedDict, get_args
 
 from relay.accounts.errors import BadSetting
 from relay.accounts.model import Auth, FromPolicy, InDoubtPolicy, Tls
+from relay.accounts.normalise import BadAddress, settled_address
 from relay.accounts.presets import PRESETS
 from relay.config.egress import IpVersion, sources_of
 from relay.config.proxy import parse_proxy
@@ -35,6 +36,8 @@ class AccountSettings(TypedDict, total=False):
     imap_tls: Tls | None
     imap_login: str | None
     oauth: str | None
+    owner: str | None
+    null_sender: bool
 
 
 LARGEST = 1_000_000_000
@@ -50,7 +53,7 @@ _CHOICES = {
     "ip": get_args(IpVersion),
     "imap_tls": ("starttls", "implicit"),
 }
-_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS, *_EGRESS, *_IMAP})
+_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", "owner", *_NUMBERS, *_EGRESS, *_IMAP})
 
 
 def checked_settings(settings: AccountSettings) -> dict[str, Any]:
@@ -135,6 +138,15 @@ def _checked(field: str, value: Any) -> Any:
             return ",".join(sources_of(value))
         except ValueError as error:
             raise BadSetting(field, value, str(error)) from None
+    if field == "owner":
+        try:
+            return settled_address(value)
+        except BadAddress as error:
+            raise BadSetting(field, value, error.remedy) from None
+    if field == "null_sender":
+        if not isinstance(value, bool):
+            raise BadSetting(field, value, "yes or no")
+        return int(value)
     if field == "oauth":  # what it says is for `credentials.oauth` to check
         if not isinstance(value, str) or not value.startswith("{") or len(value) > _MAX_OAUTH:
             raise BadSetting(field, "", "an object of OAuth settings")

@@ -62,6 +62,14 @@ InDoubt = Annotated[
     typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
 ]
 
+Owner = Annotated[
+    str | None, typer.Option("--owner", metavar="ADDRESS", help="Who is told about trouble; default: its own address.")
+]
+NullSender = Annotated[
+    bool | None,
+    typer.Option("--null-sender/--no-null-sender", help="Its server takes MAIL FROM:<>, as notices should have it."),
+]
+
 
 def register(group: typer.Typer) -> None:
     """Add the commands."""
@@ -112,6 +120,8 @@ def add(
     imap_port: ImapPort = None,
     imap_tls: ImapTls = None,
     imap_login: ImapLogin = None,
+    owner: Owner = None,
+    null_sender: NullSender = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -131,6 +141,8 @@ def add(
         "per_minute": per_minute,
         "per_day": per_day,
         "in_doubt": in_doubt,
+        "owner": owner,
+        "null_sender": null_sender,
         "sender": sender,
     }
     arguments |= oauth_arguments(
@@ -211,6 +223,8 @@ def change(
     imap_port: ImapPort = None,
     imap_tls: ImapTls = None,
     imap_login: ImapLogin = None,
+    owner: Owner = None,
+    null_sender: NullSender = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -258,6 +272,8 @@ def change(
             "per_minute": per_minute,
             "per_day": per_day,
             "in_doubt": in_doubt,
+            "owner": owner,
+            "null_sender": null_sender,
             **oauth,
             **egress,
             "defaults": [name.replace("-", "_") for name in default or []],

@@ -73,7 +73,20 @@ def build() -> typer.Typer:
     """All commands. Called for one command only, never by the daemon."""
     import typer
 
-    from relay.cli import account, check, client, console, demo, history, key, queue, sender, sendmail, service
+    from relay.cli import (
+        account,
+        check,
+        client,
+        console,
+        demo,
+        history,
+        key,
+        notice,
+        queue,
+        sender,
+        sendmail,
+        service,
+    )
 
     app = _group("A local SMTP relay that logs in upstream with each sender's own, encrypted credentials.")
     app.callback(epilog="Example: relay account add billing@example.com")(_root)
@@ -82,6 +95,7 @@ def build() -> typer.Typer:
         ("sender", sender, "Which sender's mail goes through which account."),
         ("client", client, "Which application may send as whom."),
         ("queue", queue, "What waits, and what an operator does to it."),
+        ("notice", notice, "What people were told about trouble and bounces."),
         ("key", key, "The master keys that stored passwords are sealed with."),
         ("console", console, "Who may sign in to the console; tokens of programs."),
     ):

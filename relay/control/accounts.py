@@ -14,7 +14,7 @@ from relay.accounts.presets import preset_for
 from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand, tell
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.egress import store_proxy_password
-from relay.control.listing import entry, waiting
+from relay.control.listing import entry
 from relay.control.oauth_settings import (
     GRANTS,
     KEYS,
@@ -26,9 +26,10 @@ from relay.control.oauth_settings import (
 )
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
+from relay.queue.waiting import waiting
 
 _SETTABLE = frozenset(
-    {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"}
+    {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day", "owner"}
     | {"proxy", "source_address", "ip", "imap_host", "imap_port", "imap_tls", "imap_login"}
 )
 
@@ -57,6 +58,8 @@ async def account_add(
     imap_port: int | None = None,
     imap_tls: str | None = None,
     imap_login: str | None = None,
+    owner: str | None = None,
+    null_sender: bool | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -114,6 +117,8 @@ async def account_add(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        owner=owner,
+        null_sender=null_sender,
     )
 
     def add(connection: Connection) -> Account:
@@ -167,6 +172,8 @@ async def account_set(
     imap_port: int | None = None,
     imap_tls: str | None = None,
     imap_login: str | None = None,
+    owner: str | None = None,
+    null_sender: bool | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -218,6 +225,8 @@ async def account_set(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        owner=owner,
+        null_sender=null_sender,
     )
     back = set(defaults or [])
     if back - _SETTABLE:

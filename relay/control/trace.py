@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
-from relay.control.advice import steps_for
+from relay.accounts.advice import steps_for
 from relay.control.context import Control, ControlError, iso
 from relay.control.queue import account_name, is_suspended, message_facts
 from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages

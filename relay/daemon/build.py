@@ -12,6 +12,10 @@ from pathlib import Path
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
+from relay.aftercare.chat import Chats
+from relay.aftercare.letters import Postmark
+from relay.aftercare.service import Aftercare
+from relay.aftercare.trouble import TroubleNotices
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of
@@ -67,6 +71,8 @@ class Core:
     oauth: OAuthClient
     logins: Logins
     ways: Ways
+    chats: Chats
+    postmark: Postmark
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Relay:
 
     core: Core
     dispatcher: Dispatcher
+    aftercare: Aftercare
     listeners: tuple[Listener, ...]
     control: Control
 
@@ -137,7 +144,9 @@ async def open_core(
             way_of=ways.of,
         )
         stack.push_async_callback(transport.close)
-        yield Core(database, vault, directory, queue, transport, oauth, logins, ways)
+        chats = Chats(settings.notices.urls, timeout_s=settings.notices.url_timeout_s, environ=os.environ)
+        postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark)
 
 
 @asynccontextmanager
@@ -179,7 +188,13 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
-            yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+            yield Relay(
+                core,
+                dispatcher,
+                _aftercare(settings, core, dispatcher),
+                listeners,
+                _control(settings, core, dispatcher),
+            )
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
@@ -212,6 +227,20 @@ async def _rates(core: Core) -> Rates:
         for name, at_ms, octets in accepted:
             rates.remember(limited[name], octets, (now - at_ms) / 1000)
     return rates
+
+
+def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> Aftercare:
+    trouble = TroubleNotices(
+        settings.notices,
+        database=core.database,
+        directory=core.directory,
+        queue=core.queue,
+        chats=core.chats,
+        postmark=core.postmark,
+        resting=lambda account_id: bool(dispatcher.state(account_id)["resting_s"]),
+        clock=now_ms,
+    )
+    return Aftercare(trouble)
 
 
 def _listener(
@@ -249,4 +278,6 @@ def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None)
         oauth=core.oauth,
         logins=core.logins,
         ways=core.ways,
+        chats=core.chats,
+        postmark=core.postmark,
     )

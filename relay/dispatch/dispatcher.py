@@ -134,6 +134,8 @@ class Dispatcher:
 
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
+        if message.notice:  # its account was chosen, not routed to
+            return True
         route = self._directory.route(message.reverse_path)
         if route is None or route.account_id == lane.account_id or self._is_own(message, lane.account_id):
             return True

@@ -8,6 +8,7 @@ from relay.database.schema import attempts, contents, deliveries, messages
 from relay.mail.content import Content
 from relay.mail.ids import first_id_at
 from relay.queue.model import Delivery, Message, State
+from relay.queue.ours import prune_record
 
 _FREE_PAGES = 4096
 _PAGES_AT_A_TIME = 2048
@@ -74,6 +75,7 @@ def prune(connection: Connection, cutoff: int, limit: int) -> int:
         (messages, messages.c.id),
     ):
         connection.execute(delete(table).where(column.in_(ids)))
+    prune_record(connection, cutoff)
     return len(ids)
 
 

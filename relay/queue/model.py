@@ -64,6 +64,7 @@ class Message:
     request: MessageRequest = NO_MESSAGE_REQUEST
     asks: bool = False  # it has a request, or one of its deliveries has
     answer: str = ""  # as in Arrival
+    notice: str = ""  # mail of our own: which kind; nothing is ever owed to anybody for it
 
     def note(self, arrival: Arrival) -> None:
         """Take over what the arrival of this message has and few have; all its deliveries must be here, in order."""

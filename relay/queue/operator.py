@@ -59,7 +59,7 @@ def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | No
     lanes = connection.execute(
         select(messages.c.reverse_path, deliveries.c.account_id, messages.c.original_path.is_not(None))
         .join(messages, messages.c.id == deliveries.c.message_id)
-        .where(_waits)
+        .where(_waits, messages.c.notice.is_(None))  # mail of our own has no route: its account was chosen
         .distinct()
     ).all()
     for reverse_path, account_id, replaced in lanes:
@@ -73,7 +73,9 @@ def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | No
                 deliveries.c.account_id == account_id,
                 deliveries.c.message_id.in_(
                     select(messages.c.id).where(
-                        messages.c.reverse_path == reverse_path, messages.c.original_path.is_not(None) == bool(replaced)
+                        messages.c.reverse_path == reverse_path,
+                        messages.c.original_path.is_not(None) == bool(replaced),
+                        messages.c.notice.is_(None),
                     )
                 ),
             )

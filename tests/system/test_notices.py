@@ -1,0 +1,90 @@
+"""Mail of our own through the daemon: notices of trouble, and what senders hear about mail that came to nothing."""
+
+from __future__ import annotations
+
+import json
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from relay.accounts import conditions, store
+from relay.accounts.conditions import ConditionKind
+from relay.accounts.model import AccountState
+from relay.database.engine import open_database
+from relay.diagnosis.model import Who
+from relay.mail.content import unstuff
+from relay.queue.store import now_ms
+from tests.daemon import RelayDaemon
+from tests.peers.script import Taken
+from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.peers.webhook import Webhook
+from tests.system.conftest import APP, PASSWORD, Relaying, at
+
+BILLING = "billing@example.com"
+
+
+def parsed(taken: Taken) -> EmailMessage:
+    message = message_from_bytes(unstuff(taken.content), policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    assert not message.defects
+    return message
+
+
+async def trouble(daemon: RelayDaemon, address: str) -> None:
+    """What dispatch writes when a provider refuses an account; no daemon may run."""
+
+    def write(connection: Connection) -> None:
+        account = store.find_account(connection, address)
+        cause, now = "m365-smtp-auth-disabled-tenant", now_ms() - 60_000
+        conditions.open_condition(
+            connection,
+            account_id=account.id,
+            kind=ConditionKind.SUSPENDED,
+            cause=cause,
+            who=Who.ADMINISTRATOR,
+            detail="535 5.7.139 no",
+            now_ms=now,
+        )
+        store.set_state(connection, account.id, AccountState.SUSPENDED, cause, "535 5.7.139 no", now)
+
+    async with open_database(daemon.data / "relay.db") as database:
+        await database.write(write)
+
+
+async def test_trouble_is_told_through_another_account_and_every_channel_can_be_tried(
+    upstream: ScriptedUpstream, relaying: Relaying, tmp_path: Path
+) -> None:
+    with Webhook() as hook:
+        urls = hook.url(login=f"bot:{PASSWORD}@")
+        settings = {"RELAY_NOTICES__ADMINISTRATOR": "it@example.com", "RELAY_NOTICES__URLS": urls}
+        async with relaying(**settings) as daemon:
+            authority = tmp_path / "ca.pem"
+            await daemon.add_account(BILLING, "x-password", *at(upstream, authority), "--owner", "eve@example.com")
+            tried = await daemon.cli("notice", "test", "--json")
+            assert [(one["channel"], one["recipient"], one["outcome"]) for one in json.loads(tried.stdout)] == [
+                ("json (URL 1)", "", "sent"),
+                ("mail", "it@example.com", "sent"),
+            ]
+            test = await upstream.next_message()
+            assert (test.reverse_path, test.recipients, test.account) == (APP, ("it@example.com",), APP)
+            await daemon.stop()
+            await trouble(daemon, BILLING)
+            await daemon.start()
+            told = {taken.recipients: taken for taken in (await upstream.next_message(), await upstream.next_message())}
+            assert set(told) == {("it@example.com",), ("eve@example.com",)}
+            assert {(taken.reverse_path, taken.account) for taken in told.values()} == {(APP, APP)}
+            owner = parsed(told["eve@example.com",])
+            assert owner["Subject"] == f"Mail from {BILLING} cannot be sent"
+            assert owner["Auto-Submitted"] == "auto-generated"
+            for text in (str(owner), json.dumps(hook.taken), json.dumps(daemon.events)):
+                assert PASSWORD not in text
+            await daemon.event("notice.sent", channel="json (URL 1)", kind="trouble")
+            listed = json.loads((await daemon.cli("notice", "list", "--json")).stdout)
+            assert {(one["kind"], one["channel"], one["outcome"]) for one in listed} >= {
+                ("trouble", "mail", "queued"),
+                ("trouble", "json (URL 1)", "sent"),
+                ("test", "mail", "queued"),
+            }
+    assert [one["title"].partition(" ")[0] for one in hook.taken] == ["Test", "Suspended:"]
