@@ -41,12 +41,20 @@ def put_text(part: EmailMessage, body: str) -> None:
 
 
 def own_mail(
-    mail: EmailMessage, *, id: int, kind: str, carrier: Account, recipient: str, postmark: Postmark, now: int
+    mail: EmailMessage,
+    *,
+    id: int,
+    kind: str,
+    carrier: Account,
+    recipient: str,
+    postmark: Postmark,
+    now: int,
+    body: bytes | None = None,
 ) -> OwnMail:
     """`mail` with its origin, addressed, in wire form. Its Message-ID is made of `id` alone: the same every time.
 
     The reverse-path is the carrier's address: authenticated upstreams refuse `<>` (docs/notices.md), unless the
-    account says that its does not.
+    account says that its does not.  `body`: of a mail that is only a header, as it is to be.
     """
     shown, domain = format_id(id), carrier.address.rpartition("@")[2]
     message_id = f"<notice.{shown}@{domain if domain.isascii() else postmark.hostname}>"
@@ -58,7 +66,11 @@ def own_mail(
     mail["Message-ID"] = message_id
     mail["X-Auto-Response-Suppress"] = "All"  # MS-OXCMAIL 2.1.3.2.20: no answers, no read or delivery receipts
     mail[MARK] = f"{kind}; relay={postmark.hostname}"
-    octets = mail.as_bytes(policy=policy.SMTPUTF8 if wide else policy.SMTP)
+    form = policy.SMTPUTF8 if wide else policy.SMTP
+    if body is None:
+        octets = mail.as_bytes(policy=form)
+    else:
+        octets = b"".join(form.fold_binary(name, value) for name, value in mail.raw_items()) + b"\r\n" + body
     # Our own trace field: the front door counts its marks, should this mail come back to it (RFC 5321 6.3).
     trace = f"Received: by {postmark.hostname} (relay {postmark.hostname})\r\n\tid {shown};\r\n\t{mail['Date']}\r\n"
     return OwnMail(

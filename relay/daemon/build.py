@@ -12,6 +12,7 @@ from pathlib import Path
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
+from relay.aftercare.bounces import Bounces
 from relay.aftercare.chat import Chats
 from relay.aftercare.letters import Postmark
 from relay.aftercare.service import Aftercare
@@ -230,6 +231,9 @@ async def _rates(core: Core) -> Rates:
 
 
 def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> Aftercare:
+    def resting(account_id: int) -> bool:
+        return bool(dispatcher.state(account_id)["resting_s"])
+
     trouble = TroubleNotices(
         settings.notices,
         database=core.database,
@@ -237,10 +241,21 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
         queue=core.queue,
         chats=core.chats,
         postmark=core.postmark,
-        resting=lambda account_id: bool(dispatcher.state(account_id)["resting_s"]),
+        resting=resting,
         clock=now_ms,
     )
-    return Aftercare(trouble)
+    bounces = Bounces(
+        settings.notices,
+        lifetime_s=settings.dispatch.lifetime_s,
+        database=core.database,
+        directory=core.directory,
+        queue=core.queue,
+        postmark=core.postmark,
+        resting=resting,
+        clock=now_ms,
+    )
+    core.queue.on_owed = bounces.poke
+    return Aftercare(trouble, bounces)
 
 
 def _listener(

@@ -202,7 +202,7 @@ owed = Table(
     sqlite_with_rowid=False,
 )
 _unpaid = text("paid_at IS NULL")
-Index("ix_owed_unpaid", owed.c.due_at, sqlite_where=_unpaid, postgresql_where=_unpaid)
+Index("ix_owed_unpaid", owed.c.due_at, sqlite_where=_unpaid)
 
 notices = Table(
     "notices",
@@ -219,6 +219,7 @@ notices = Table(
     Column("detail", Text, nullable=False),  # why; never a secret
 )
 Index("ix_notices_account_id_at", notices.c.account_id, notices.c.at)
+Index("ix_notices_about", notices.c.about)
 
 audit = Table(
     "audit",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, select, update
 
 from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages
 from relay.queue.model import State
+from relay.queue.owed import unfinished
 
 _waits = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_(None))
 
@@ -37,13 +38,10 @@ def retry(connection: Connection, ids: Sequence[int], now: int) -> int:
 def remove(connection: Connection, ids: Sequence[int], now: int) -> tuple[int, list[str]]:
     """Settle waiting deliveries without sending; how many, and the spool files that nobody needs any more."""
     changed = _change(connection, ids, None, {"state": State.REMOVED.value, "settled_at": now})
-    owed = exists(
-        select(deliveries.c.number).where(deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None))
-    )
     done = [
         (row.id, row.spool)
         for row in connection.execute(
-            select(messages.c.id, messages.c.spool).where(messages.c.id.in_(list(ids)), ~owed)
+            select(messages.c.id, messages.c.spool).where(messages.c.id.in_(list(ids)), ~unfinished())
         )
     ]
     connection.execute(delete(contents).where(contents.c.message_id.in_([message_id for message_id, _ in done])))

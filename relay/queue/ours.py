@@ -97,8 +97,15 @@ def record(connection: Connection, told: Told, now: int) -> int:
     return int(row.inserted_primary_key[0])
 
 
-def told_since(connection: Connection, since: int, *, kinds: Sequence[str], recipient: str | None = None) -> int:
-    """How many mails of these kinds were queued since then (ms since 1970), to `recipient` or (None) to anybody."""
+def told_since(
+    connection: Connection,
+    since: int,
+    *,
+    kinds: Sequence[str],
+    recipient: str | None = None,
+    account_id: int | None = None,
+) -> int:
+    """How many mails of these kinds were queued since then (ms since 1970); None: to anybody, about any account."""
     chosen = select(func.count()).where(
         notices.c.at >= since,
         notices.c.kind.in_(kinds),
@@ -107,6 +114,8 @@ def told_since(connection: Connection, since: int, *, kinds: Sequence[str], reci
     )
     if recipient is not None:
         chosen = chosen.where(notices.c.recipient == recipient)
+    if account_id is not None:
+        chosen = chosen.where(notices.c.account_id == account_id)
     return connection.scalar(chosen) or 0
 
 

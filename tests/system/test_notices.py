@@ -88,3 +88,65 @@ async def test_trouble_is_told_through_another_account_and_every_channel_can_be_
                 ("test", "mail", "queued"),
             }
     assert [one["title"].partition(" ")[0] for one in hook.taken] == ["Test", "Suspended:"]
+
+
+MAIL = b"Subject: Invoice 42\r\nMessage-ID: <42@example.com>\r\n\r\nhello\r\n"
+
+
+async def test_a_refused_mail_comes_back_to_its_sender_as_a_notice(
+    upstream: ScriptedUpstream, relaying: Relaying
+) -> None:
+    upstream.on("RCPT", "gone@example.org").answers("550 5.1.1 no such user")
+    async with relaying() as daemon:
+        await daemon.submit(APP, ["gone@example.org", "ann@example.org"], MAIL)
+        first, second = await upstream.next_message(), await upstream.next_message()
+        assert first.recipients == ("ann@example.org",)
+        assert (second.reverse_path, second.recipients, second.account) == (APP, (APP,), APP)
+        notice = parsed(second)
+        assert notice.get_content_type() == "multipart/report"
+        whole, one = notice.get_payload()[1].get_payload()  # type: ignore[union-attr]
+        assert whole["Reporting-MTA"].startswith("dns; ")
+        assert (one["Final-Recipient"], one["Action"], one["Status"], one["Remote-MTA"], one["Diagnostic-Code"]) == (
+            "rfc822; gone@example.org",
+            "failed",
+            "5.1.1",
+            "dns; localhost",
+            "smtp; 550 5.1.1 no such user",
+        )
+        original = notice.get_payload()[2].get_payload()[0]  # type: ignore[union-attr]
+        assert original["Message-ID"] == "<42@example.com>"
+        relayed = await daemon.event("delivery.relayed", recipient=APP)
+        queued = await daemon.event("notice.queued", kind="bounce", message_id=relayed["message_id"])
+        traced = json.loads((await daemon.cli("trace", queued["detail"], "--json")).stdout)
+        assert [event["event"] for event in traced[0]["events"]][-1] == "notice.queued"
+        # That the notice itself is refused is told to nobody: there would be no end to it.
+        upstream.on("RCPT", APP).answers("550 5.1.1 no such user")
+        await daemon.submit(APP, ["gone@example.org"], MAIL)
+        refused = await daemon.event("delivery.bounced", recipient=APP)
+        await daemon.submit(APP, ["after@example.org"], MAIL)
+        await daemon.event("delivery.relayed", recipient="after@example.org")
+        notices = [event for event in daemon.events if event["event"] == "notice.queued"]
+        assert [event["message_id"] for event in notices] == [relayed["message_id"], refused["message_id"]]
+    assert [message.recipients for message in upstream.messages] == [("after@example.org",)]
+
+
+async def test_a_kill_at_any_point_between_settlement_and_notice_makes_exactly_one(
+    upstream: ScriptedUpstream, relaying: Relaying
+) -> None:
+    upstream.on("RCPT", "gone@example.org").answers("550 5.1.1 no such user")
+    async with relaying() as daemon:
+        for number in range(4):
+            seen = len(daemon.events)
+            await daemon.submit(APP, ["gone@example.org"], MAIL.replace(b"42@", b"%d@" % number))
+            await daemon.event("delivery.bounced", since=seen)
+            await daemon.kill()  # its settlement is on its way, or its notice, or neither
+            await daemon.start()
+        told = {}
+        while len(told) < 4:
+            taken = await upstream.next_message()
+            notice = parsed(taken)
+            # A kill between the upstream's 250 and our record of it sends a notice again: the same, with the same id.
+            told[notice["Message-ID"]] = notice.get_payload()[2].get_payload()[0]["Message-ID"]  # type: ignore[union-attr]
+        listed = json.loads((await daemon.cli("notice", "list", "--json")).stdout)
+    assert sorted(told.values()) == [f"<{number}@example.com>" for number in range(4)]
+    assert len(listed) == len({one["about"] for one in listed}) == 4

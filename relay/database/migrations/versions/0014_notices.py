@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("message_id", "number", "kind", name="pk_owed"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_owed_unpaid", "owed", ["due_at"], sqlite_where=_UNPAID, postgresql_where=_UNPAID)
+    op.create_index("ix_owed_unpaid", "owed", ["due_at"], sqlite_where=_UNPAID)
     op.create_table(
         "notices",
         sa.Column("id", _ID, autoincrement=True),
@@ -46,3 +46,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_notices"),
     )
     op.create_index("ix_notices_account_id_at", "notices", ["account_id", "at"])
+    op.create_index("ix_notices_about", "notices", ["about"])
