@@ -39,7 +39,7 @@ from relay.telemetry import get_logger
 log = get_logger()
 
 TROUBLE, OVER = "trouble", "over"
-ROUND_S = 10.0
+_ROUND_S = 5.0
 _GATHER_MS = 3_000  # who is stopped by the same cause at the same time is in one notice
 _AGAIN_MS = 600_000  # after nobody could be told
 _HOUR_MS = 3_600_000
@@ -54,7 +54,7 @@ class _Letter:
 
 
 class TroubleNotices:
-    """`run` until cancelled; `poke` when something changed. Reads what lasts from the store: no crash forgets it."""
+    """`run` until cancelled. Reads every few seconds from the store what lasts: no crash forgets it."""
 
     def __init__(
         self,
@@ -71,13 +71,8 @@ class TroubleNotices:
         """`resting(account_id)`: is its lane held up right now?"""
         self._settings, self._database, self._directory, self._queue = settings, database, directory, queue
         self._chats, self._postmark, self._resting, self._clock = chats, postmark, resting, clock
-        self._poked = asyncio.Event()
         self._not_before: dict[tuple[object, ...], int] = {}  # what nobody could be told of lately
         self._halted: frozenset[int] = frozenset()  # accounts in trouble, as the last round saw it
-
-    def poke(self) -> None:
-        """Look now."""
-        self._poked.set()
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
@@ -88,12 +83,7 @@ class TroubleNotices:
                 log.error("storage.failed", where="notices", detail=str(error))
             except Exception as error:  # outermost loop
                 log.error("daemon.fault", where="notices", exc_info=error)
-            try:
-                async with asyncio.timeout(ROUND_S):
-                    await self._poked.wait()
-            except TimeoutError:
-                pass
-            self._poked.clear()
+            await asyncio.sleep(_ROUND_S)
 
     async def round(self) -> None:
         """Tell what is due now, and what is over."""

@@ -12,7 +12,7 @@ from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_req
 from relay.mail.ids import first_id_at
 from relay.queue.model import Delivery, Message, Owed, State
 from relay.queue.ours import prune_record
-from relay.queue.owed import asked_for, owe, sender_is_owed, unfinished
+from relay.queue.owed import asked_for, owe, sender_is_owed, unfinished, unsettled
 
 _FREE_PAGES = 4096
 _PAGES_AT_A_TIME = 2048
@@ -96,9 +96,12 @@ def _expired(row: Row[Any]) -> tuple[Message, Delivery]:
 
 
 def prune(connection: Connection, cutoff: int, limit: int) -> int:
-    """Delete messages accepted before `cutoff` of which nothing is owed, with all their history; how many."""
+    """Delete messages accepted before `cutoff` of which nothing is to be sent, with all their history; how many.
+
+    What nobody could be told of by then goes as well: nothing is kept for ever.
+    """
     before = and_(messages.c.id < first_id_at(cutoff), messages.c.accepted_at < cutoff)  # ids grow with time
-    old = select(messages.c.id).where(before, ~unfinished()).order_by(messages.c.id).limit(limit)
+    old = select(messages.c.id).where(before, ~unsettled()).order_by(messages.c.id).limit(limit)
     ids = [row.id for row in connection.execute(old)]
     for table, column in (
         (attempts, attempts.c.message_id),

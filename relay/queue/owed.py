@@ -225,13 +225,17 @@ def withheld_since_last(connection: Connection, account_id: int, kind: str, reas
     return connection.scalar(select(func.count()).where(withheld)) or 0
 
 
+def unsettled() -> ColumnElement[bool]:
+    """Of `messages`: something of it is to be sent."""
+    return exists(
+        select(deliveries.c.number).where(deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None))
+    )
+
+
 def unfinished() -> ColumnElement[bool]:
     """Of `messages`: something of it is to be sent, or to be told. Until then its content stays."""
-    sends = select(deliveries.c.number).where(
-        deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None)
-    )
     tells = select(owed.c.number).where(owed.c.message_id == messages.c.id, _unpaid)
-    return or_(exists(sends), exists(tells))
+    return or_(unsettled(), exists(tells))
 
 
 _DEBTS = (
