@@ -37,6 +37,8 @@ ELSEWHERE = {
     "queue release": "0000000000001",
     "queue remove": "0000000000001",
     "queue summary": "",
+    "notice list": "",
+    "notice test": "",
     "key list": "",
     "key add": "",
     "key rotate": "",

@@ -7,7 +7,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.accounts.conditions import Condition, ConditionKind
@@ -157,6 +157,7 @@ def test_only_an_account_whose_upstream_takes_it_sends_with_the_null_path() -> N
     assert made("x", "y\n", carrier=taking).reverse_path == ""
 
 
+@settings(deadline=None)  # the parser of the standard library takes its time
 @given(text=st.text(max_size=300))
 def test_what_others_wrote_stays_on_one_harmless_line(text: str) -> None:
     cleaned = line(text)

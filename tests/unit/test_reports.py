@@ -7,7 +7,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.accounts.model import Account
@@ -249,6 +249,7 @@ def test_content_that_is_gone_is_said_to_be() -> None:
     assert third(shown).get_payload() == ""
 
 
+@settings(deadline=None)  # the parser of the standard library takes its time
 @given(
     text=st.text(max_size=200),
     reply=st.text(max_size=2000),
