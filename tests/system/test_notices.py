@@ -105,18 +105,18 @@ async def test_a_kill_at_any_point_between_settlement_and_notice_makes_exactly_o
 ) -> None:
     upstream.on("RCPT", "gone@example.org").answers("550 5.1.1 no such user")
     async with relaying() as daemon:
-        for number in range(4):
+        for number in range(2):
             seen = len(daemon.events)
             await daemon.submit(APP, ["gone@example.org"], MAIL.replace(b"42@", b"%d@" % number))
             await daemon.event("delivery.bounced", since=seen)
             await daemon.kill()  # its settlement is on its way, or its notice, or neither
             await daemon.start()
         told = {}
-        while len(told) < 4:
+        while len(told) < 2:
             taken = await upstream.next_message(20)
             notice = parsed(taken)
             # A kill between the upstream's 250 and our record of it sends a notice again: the same, with the same id.
             told[notice["Message-ID"]] = notice.get_payload()[2].get_payload()[0]["Message-ID"]  # type: ignore[union-attr]
         listed = json.loads((await daemon.cli("notice", "list", "--json")).stdout)
-    assert sorted(told.values()) == [f"<{number}@example.com>" for number in range(4)]
-    assert len(listed) == len({one["about"] for one in listed}) == 4
+    assert sorted(told.values()) == [f"<{number}@example.com>" for number in range(2)]
+    assert len(listed) == len({one["about"] for one in listed}) == 2
