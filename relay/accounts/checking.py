@@ -7,6 +7,7 @@ from typing import Any, TypedDict, get_args
 
 from relay.accounts.errors import BadSetting
 from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, Tls, TransportKind
+from relay.accounts.normalise import BadAddress, settled_address
 from relay.accounts.presets import PRESETS
 from relay.config.egress import IpVersion, sources_of
 from relay.config.proxy import parse_proxy
@@ -37,6 +38,8 @@ class AccountSettings(TypedDict, total=False):
     transport: TransportKind
     fallback: Fallback
     oauth: str | None
+    owner: str | None
+    null_sender: bool
 
 
 LARGEST = 1_000_000_000
@@ -54,7 +57,7 @@ _CHOICES = {
     "transport": get_args(TransportKind),
     "fallback": get_args(Fallback),
 }
-_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", *_NUMBERS, *_EGRESS, *_IMAP})
+_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", "owner", *_NUMBERS, *_EGRESS, *_IMAP})
 
 
 def checked_settings(settings: AccountSettings) -> dict[str, Any]:
@@ -139,6 +142,15 @@ def _checked(field: str, value: Any) -> Any:
             return ",".join(sources_of(value))
         except ValueError as error:
             raise BadSetting(field, value, str(error)) from None
+    if field == "owner":
+        try:
+            return settled_address(value)
+        except BadAddress as error:
+            raise BadSetting(field, value, error.remedy) from None
+    if field == "null_sender":
+        if not isinstance(value, bool):
+            raise BadSetting(field, value, "yes or no")
+        return int(value)
     if field == "oauth":  # what it says is for `credentials.oauth` to check
         if not isinstance(value, str) or not value.startswith("{") or len(value) > _MAX_OAUTH:
             raise BadSetting(field, "", "an object of OAuth settings")

@@ -166,6 +166,11 @@ def noticed(connection: Connection, ids: Sequence[int], now_ms: int) -> None:
     connection.execute(update(conditions).where(conditions.c.id.in_(ids)).values(**values))
 
 
+def unheard(connection: Connection, ids: Sequence[int]) -> None:
+    """What people were to be told of these never left: they are due again."""
+    connection.execute(update(conditions).where(conditions.c.id.in_(ids)).values(notified_at=None))
+
+
 def closed_unannounced(connection: Connection) -> list[Condition]:
     """What people were told of and is over, without anybody having told them so; the oldest first."""
     return _ordered(connection, conditions.c.closed_at.is_not(None) & conditions.c.closed_notified_at.is_(None))

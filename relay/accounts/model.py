@@ -52,12 +52,19 @@ class Account:
     transport: TransportKind = "smtp"
     fallback: Fallback = "none"  # the transport it moves to when its organisation refuses SMTP AUTH
     oauth: str = ""  # JSON that `credentials.oauth` reads; "": none.  No secret is in it
+    owner: str | None = None  # who is told about trouble with it; None: its address
+    null_sender: bool = False  # its upstream takes MAIL FROM:<>
     state: AccountState = AccountState.OK
     state_cause: str | None = None
     state_reply: str | None = None
     state_since: int | None = None  # ms since 1970
     revision: int = 1
     created_at: int = 0
+
+    @property
+    def owned_by(self) -> str:
+        """The address of the person who answers for it."""
+        return self.owner or self.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,7 @@ def _account(row: Row[Any]) -> Account:
     fields = dict(row._mapping)
     fields["state"] = AccountState(fields["state"])
     fields["oauth"] = fields["oauth"] or ""
+    fields["null_sender"] = bool(fields["null_sender"])
     return Account(**fields)
 
 

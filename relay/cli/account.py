@@ -72,6 +72,13 @@ Fallback = Annotated[
         "--fallback", metavar="none|graph", help="Where to move by itself when the organisation refuses SMTP AUTH."
     ),
 ]
+Owner = Annotated[
+    str | None, typer.Option("--owner", metavar="ADDRESS", help="Who is told about trouble; default: its own address.")
+]
+NullSender = Annotated[
+    bool | None,
+    typer.Option("--null-sender/--no-null-sender", help="Its server takes MAIL FROM:<>, as notices should have it."),
+]
 
 
 def register(group: typer.Typer) -> None:
@@ -125,6 +132,8 @@ def add(
     imap_login: ImapLogin = None,
     transport: Transport = None,
     fallback: Fallback = None,
+    owner: Owner = None,
+    null_sender: NullSender = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -146,6 +155,8 @@ def add(
         "in_doubt": in_doubt,
         "transport": transport,
         "fallback": fallback,
+        "owner": owner,
+        "null_sender": null_sender,
         "sender": sender,
     }
     arguments |= oauth_arguments(
@@ -228,6 +239,8 @@ def change(
     imap_login: ImapLogin = None,
     transport: Transport = None,
     fallback: Fallback = None,
+    owner: Owner = None,
+    null_sender: NullSender = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -277,6 +290,8 @@ def change(
             "in_doubt": in_doubt,
             "transport": transport,
             "fallback": fallback,
+            "owner": owner,
+            "null_sender": null_sender,
             **oauth,
             **egress,
             "defaults": [name.replace("-", "_") for name in default or []],

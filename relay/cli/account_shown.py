@@ -95,6 +95,8 @@ def show(address: Address, as_json: Json = False) -> None:
             ("Per day", entry["per_day"] or "no limit"),
             ("In doubt", entry["in_doubt"]),
             ("IMAP", f"{where(entry['imap'])}, login {entry['imap']['login']}" if entry["imap"] else ""),
+            ("Owner", entry["owner"]),
+            ("Null sender", "taken" if entry["null_sender"] else ""),
             ("State", _state(entry)),
             ("Since", moment(entry["state_since"])),
             ("Who must act", entry["who"]),

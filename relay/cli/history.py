@@ -64,6 +64,10 @@ def _tell(event: dict[str, Any]) -> None:
             say(f"{'':20}    cause: {event['cause']}")
         for number, step in enumerate(event["steps"], 1):
             say(f"{'':20}    {number}. {step}")
+    elif name == "notice.queued":
+        say(f"{at}  a notice to {event['recipient']} was queued as {event['message_id']}")
+    elif name.startswith("notice."):
+        say(f"{at}  no notice was written: {event['detail']}")
     elif name == "waiting":
         say(f"{at}  {event['recipient']} is {event['state'].replace('_', ' ')}{_twice(event)}{_until(event)}")
     elif "by" in event:

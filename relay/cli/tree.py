@@ -83,6 +83,7 @@ def build() -> typer.Typer:
         history,
         importing,
         key,
+        notice,
         queue,
         sender,
         sendmail,
@@ -97,6 +98,7 @@ def build() -> typer.Typer:
         ("client", client, "Which application may send as whom."),
         ("queue", queue, "What waits, and what an operator does to it."),
         ("import", importing, "Accounts and senders from another relay's configuration."),
+        ("notice", notice, "What people were told about trouble and bounces."),
         ("key", key, "The master keys that stored passwords are sealed with."),
         ("console", console, "Who may sign in to the console; tokens of programs."),
     ):

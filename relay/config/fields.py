@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 Network = IPv4Network | IPv6Network
 
@@ -87,6 +88,37 @@ def _network(value: object) -> Network:
     except ValueError:
         raise Wrong("", f"{shown(text)} is not a network; give addresses or CIDR blocks such as 10.0.0.0/8") from None
     raise Wrong("", f"{shown(text)} has host bits set; give {loose}")
+
+
+_NEXT_URL = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # a comma may be part of the URL before it
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[!-~]{1,2000}")
+
+
+def _urls(value: object) -> object:
+    """URLs as secrets. What is wrong with one is said without it."""
+    if isinstance(value, str):
+        value = items(value) if value.lstrip().startswith("[") else _NEXT_URL.split(value.strip())
+    if not isinstance(value, Sequence):
+        return value
+    members = [member.get_secret_value() if isinstance(member, SecretStr) else str(member).strip() for member in value]
+    for number, member in enumerate(members, 1):
+        if not _URL.fullmatch(member):
+            raise Wrong("", f"URL number {number} is not of the form scheme://…; see the Apprise documentation")
+    return tuple(SecretStr(member) for member in members)
+
+
+def _addresses(value: object) -> object:
+    members = items(value)
+    if not isinstance(members, Sequence):
+        return members
+    for member in members:
+        if not _ADDRESS.fullmatch(str(member)):
+            raise Wrong("", f"{shown(member)} is not a mail address; give one such as postmaster@example.com")
+    return members
+
+
+# One mailbox without brackets or a display name; what it goes to decides whether it exists.
+_ADDRESS = re.compile(r"[^\s@<>\"(),;:\\]{1,64}@[A-Za-z0-9\u0080-\U0010ffff](?:[A-Za-z0-9.\u0080-\U0010ffff-]{0,253})")
 
 
 def _lower(value: object) -> object:
@@ -175,4 +207,17 @@ Name = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
     Form("a name", "up to 64 letters, digits, dots, hyphens and underscores"),
+]
+Addresses = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_addresses),
+    Form("a list of mail addresses", "addresses with commas between, or a JSON list"),
+]
+OptionalAddress = Annotated[
+    str, Field(pattern=rf"^(?:{_ADDRESS.pattern})?$"), Form("a mail address", "one such as mailer@example.com")
+]
+Urls = Annotated[
+    tuple[SecretStr, ...],
+    BeforeValidator(_urls),
+    Form("a list of URLs", "URLs with commas between, or a JSON list"),
 ]

@@ -20,6 +20,7 @@ from relay.config.console import ConsoleSettings as ConsoleSettings
 from relay.config.doors import ListenerSettings as ListenerSettings
 from relay.config.egress import EgressSettings as EgressSettings
 from relay.config.fields import (
+    Addresses,
     Count,
     Directory,
     ExistingFile,
@@ -28,13 +29,16 @@ from relay.config.fields import (
     LogFormat,
     LogLevel,
     Octets,
+    OptionalAddress,
     Port,
     Seconds,
     SecondsOrZero,
     Section,
     SomeOctets,
     Tls,
+    Urls,
     Wrong,
+    YesNo,
 )
 from relay.config.trust import trust_anchor
 
@@ -198,6 +202,20 @@ class OAuthSettings(Section):
     )
 
 
+class NoticesSettings(Section):
+    """Mail of our own: trouble with an account, mail that came to nothing or waits."""
+
+    account: OptionalAddress = Field(
+        default="", description="account that sends notices of trouble (none: a healthy one, of the same domain first)"
+    )
+    administrator: Addresses = Field(default=(), description="who is told of trouble with accounts, with all details")
+    urls: Urls = Field(default=(), description="chats, webhooks, pagers to tell as well: Apprise URLs, kept secret")
+    repeat_s: Seconds = Field(default=86_400, description="how often trouble that lasts is told again")
+    url_timeout_s: Seconds = Field(default=30, description="how long all those URLs together may take")
+    bounces: YesNo = Field(default=True, description="tell senders what came to nothing or waits (RFC 3464)")
+    per_hour: Count = Field(default=20, description="notices an hour to one person, and to the senders of one account")
+
+
 class UpstreamDefaults(Section):
     """The upstream of accounts that name none; set by SMTP_AUTH_*. `trust` is as `trust.trust_anchor` writes it."""
 
@@ -262,6 +280,7 @@ class RelaySettings(BaseSettings):
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     oauth: OAuthSettings = OAuthSettings()
+    notices: NoticesSettings = NoticesSettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
 

@@ -14,7 +14,7 @@ from relay.accounts.presets import preset_for
 from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand, tell
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.egress import store_proxy_password
-from relay.control.listing import entry, waiting
+from relay.control.listing import entry
 from relay.control.oauth_settings import (
     GRANTS,
     KEYS,
@@ -27,9 +27,10 @@ from relay.control.oauth_settings import (
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
 from relay.control.transports import check_transport, consent_missing
+from relay.queue.waiting import waiting
 
 _SETTABLE = frozenset(
-    {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day"}
+    {"host", "port", "tls", "trust", "login", "max_connections", "per_minute", "per_day", "owner"}
     | {"proxy", "source_address", "ip", "imap_host", "imap_port", "imap_tls", "imap_login"}
 )
 
@@ -60,6 +61,8 @@ async def account_add(
     imap_login: str | None = None,
     transport: str | None = None,
     fallback: str | None = None,
+    owner: str | None = None,
+    null_sender: bool | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -119,6 +122,8 @@ async def account_add(
         imap_login=imap_login,
         transport=transport,
         fallback=fallback,
+        owner=owner,
+        null_sender=null_sender,
     )
 
     def add(connection: Connection) -> Account:
@@ -175,6 +180,8 @@ async def account_set(
     imap_login: str | None = None,
     transport: str | None = None,
     fallback: str | None = None,
+    owner: str | None = None,
+    null_sender: bool | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -228,6 +235,8 @@ async def account_set(
         imap_login=imap_login,
         transport=transport,
         fallback=fallback,
+        owner=owner,
+        null_sender=null_sender,
     )
     back = set(defaults or [])
     if back - _SETTABLE:

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from relay.accounts.advice import steps_for
 from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
 from relay.config.check import warnings as doubtful
-from relay.control.advice import steps_for
 from relay.control.context import Control
 from relay.control.egress import path_of
 from relay.control.probing import get_token, log_in, said

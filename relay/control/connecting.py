@@ -9,9 +9,9 @@ from typing import Any, assert_never
 from sqlalchemy import Connection
 
 from relay.accounts import store
+from relay.accounts.advice import steps_for
 from relay.accounts.model import Account, AccountState
 from relay.accounts.transitions import OPERATOR, Change, resume
-from relay.control.advice import steps_for
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.listing import token_facts
 from relay.control.loopback import listening

@@ -12,6 +12,8 @@ from sqlalchemy import Connection
 
 from relay.accounts.directory import Directory
 from relay.accounts.transitions import Change, tell
+from relay.aftercare.chat import Chats
+from relay.aftercare.letters import Postmark
 from relay.config.settings import RelaySettings
 from relay.control.access.attempts import Attempts
 from relay.control.access.model import Principal
@@ -76,6 +78,8 @@ class Control:
     oauth: OAuthClient
     logins: Logins
     ways: Ways
+    chats: Chats
+    postmark: Postmark
     lanes: Lanes | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from relay.accounts.advice import steps_for
 from relay.accounts.model import Account
-from relay.control.advice import steps_for
 from relay.diagnosis import Who
 from relay.diagnosis import explain as diagnosis_of
 from relay.diagnosis.model import Diagnosis

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, func, select
-
+from relay.accounts.advice import steps_for
 from relay.accounts.model import Account, AccountState
 from relay.accounts.presets import PRESETS
 from relay.accounts.transitions import OPERATOR
 from relay.accounts.upstream import imap_of
-from relay.control.advice import steps_for
 from relay.control.context import Control, iso, now_ms
 from relay.control.egress import path_of
 from relay.control.oauth_settings import app_facts
@@ -21,10 +19,10 @@ from relay.credentials.errors import CredentialError
 from relay.credentials.expiry import ends_of
 from relay.credentials.oauth import sealed
 from relay.credentials.tries import refused_lately
-from relay.database.schema import deliveries
 from relay.diagnosis import Who
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
+from relay.queue.waiting import waiting
 
 
 async def account_list(control: Control) -> list[dict[str, Any]]:
@@ -80,16 +78,6 @@ async def token_facts(control: Control, account: Account) -> dict[str, Any]:
     return {"token_until": iso(until), "grant_used_at": iso(used), "ends": _ends(account, used)}
 
 
-def waiting(connection: Connection) -> dict[int, int]:
-    """Owed deliveries by account."""
-    counted = connection.execute(
-        select(deliveries.c.account_id, func.count())
-        .where(deliveries.c.settled_at.is_(None))
-        .group_by(deliveries.c.account_id)
-    )
-    return {int(account_id): int(count) for account_id, count in counted}
-
-
 async def entry(control: Control, account: Account) -> dict[str, Any]:
     counts = await control.database.read(waiting)
     return _facts(control, account, counts.get(account.id, 0))
@@ -114,6 +102,8 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "in_doubt": upstream.in_doubt,
         "path": path_of(control, account, upstream.host),
         "imap": _imap(control, account),
+        "owner": account.owned_by,
+        "null_sender": account.null_sender,
         "state": account.state.value,
         "state_cause": account.state_cause,
         "state_reply": account.state_reply,

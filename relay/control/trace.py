@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, true
 
-from relay.control.advice import steps_for
+from relay.accounts.advice import steps_for
 from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.moments import moment_ms
 from relay.control.queue import account_name, is_suspended, message_facts
 from relay.control.selection import fits
-from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages
+from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages, notices
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
 from relay.mail.ids import first_id_at, format_id, parse_id
@@ -87,14 +87,17 @@ def _wanted(recipient: str | None, sender: str | None, since: str | None) -> lis
 
 
 async def _story(control: Control, message: Any) -> dict[str, Any]:
-    def read(connection: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    shown = format_id(message.id)
+
+    def read(connection: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
         return (
             connection.execute(select(deliveries).where(deliveries.c.message_id == message.id)).all(),
             connection.execute(select(attempts).where(attempts.c.message_id == message.id)).all(),
-            connection.execute(select(audit).where(audit.c.target == format_id(message.id))).all(),
+            connection.execute(select(audit).where(audit.c.target == shown)).all(),
+            connection.execute(select(notices).where(notices.c.about == shown)).all(),
         )
 
-    owed, tried, ordered = await control.database.read(read)
+    owed, tried, ordered, told = await control.database.read(read)
     recipients = {row.number: row.recipient for row in owed}
     events = [(message.accepted_at, 0, {"event": "accepted", "client": message.client, "size": message.size})]
     events += [(row.at, 1, _attempt(control, row, recipients)) for row in tried]
@@ -104,6 +107,7 @@ async def _story(control: Control, message: Any) -> dict[str, Any]:
         for row in owed
         if row.settled_at is not None
     ]
+    events += [(row.at, 4, _notice(row)) for row in told]
     events.sort(key=lambda event: event[:2])
     story = [{"at": iso(at), **event} for at, _, event in events]
     story += [_waiting(control, row) for row in owed if row.settled_at is None]
@@ -140,6 +144,15 @@ def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str
 def _doubt(row: Any) -> dict[str, bool]:
     """Was there a final dot without a known outcome? Then it may have arrived more than once."""
     return {"possible_duplicate": bool(row.possible_duplicate)}
+
+
+def _notice(row: Any) -> dict[str, Any]:
+    return {
+        "event": f"notice.{row.outcome}",
+        "recipient": row.recipient,
+        "message_id": format_id(row.message_id) if row.message_id is not None else None,
+        "detail": row.detail,
+    }
 
 
 def _waiting(control: Control, row: Any) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from pathlib import Path
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
 from relay.accounts.upstream import ApiPlaces
+from relay.aftercare.bounces import Bounces
+from relay.aftercare.chat import Chats
+from relay.aftercare.letters import Postmark
+from relay.aftercare.service import Aftercare
+from relay.aftercare.trouble import TroubleNotices
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.control.backup import sweep_stages
 from relay.control.context import Control
@@ -69,6 +74,8 @@ class Core:
     oauth: OAuthClient
     logins: Logins
     ways: Ways
+    chats: Chats
+    postmark: Postmark
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Relay:
 
     core: Core
     dispatcher: Dispatcher
+    aftercare: Aftercare
     listeners: tuple[Listener, ...]
     control: Control
 
@@ -142,7 +150,9 @@ async def open_core(
             speaks_for=_speaks_for(directory),
         )
         stack.push_async_callback(transport.close)
-        yield Core(database, vault, directory, queue, transport, oauth, logins, ways)
+        chats = Chats(settings.notices.urls, timeout_s=settings.notices.url_timeout_s, environ=os.environ)
+        postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark)
 
 
 @asynccontextmanager
@@ -187,7 +197,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
-            yield Relay(core, dispatcher, listeners, control)
+            yield Relay(core, dispatcher, _aftercare(settings, core, dispatcher), listeners, control)
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
@@ -221,6 +231,34 @@ def _speaks_for(directory: Directory) -> Callable[[int, str], bool]:
         return route is not None and route.account_id == account_id
 
     return speaks_for
+
+
+def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> Aftercare:
+    def resting(account_id: int) -> bool:
+        return bool(dispatcher.state(account_id)["resting_s"])
+
+    trouble = TroubleNotices(
+        settings.notices,
+        database=core.database,
+        directory=core.directory,
+        queue=core.queue,
+        chats=core.chats,
+        postmark=core.postmark,
+        resting=resting,
+        clock=now_ms,
+    )
+    bounces = Bounces(
+        settings.notices,
+        lifetime_s=settings.dispatch.lifetime_s,
+        database=core.database,
+        directory=core.directory,
+        queue=core.queue,
+        postmark=core.postmark,
+        resting=resting,
+        clock=now_ms,
+    )
+    core.queue.on_owed = bounces.poke
+    return Aftercare(trouble, bounces)
 
 
 def _listener(
@@ -258,4 +296,6 @@ def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None)
         oauth=core.oauth,
         logins=core.logins,
         ways=core.ways,
+        chats=core.chats,
+        postmark=core.postmark,
     )

@@ -157,6 +157,7 @@ async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) ->
     sockets = assigned(given, doors)
     _warn_of_openness(relay)
     await relay.dispatcher.start()
+    relay.aftercare.start()
     await server.start()
     for door, listener, socket in zip(doors, relay.listeners, sockets, strict=True):  # last to start, first to stop
         try:
@@ -194,6 +195,7 @@ async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *,
     """False: something could not be recorded; queue and ledger are left as they are, the next start sorts it out."""
     for listener in relay.listeners:
         listener.stop_accepting()
+    await relay.aftercare.stop()
     if not orderly:  # the store is lost: nothing could be recorded
         relay.dispatcher.lost()
         with contextlib.suppress(TimeoutError):

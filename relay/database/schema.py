@@ -59,6 +59,8 @@ accounts = Table(
     Column("transport", Text, nullable=False, server_default="smtp"),  # smtp | graph | gmail
     Column("fallback", Text, nullable=False, server_default="none"),  # none | graph
     Column("oauth", Text),  # JSON object, see credentials.oauth.app; NULL: none.  Never a secret
+    Column("owner", Text),  # who is told about trouble with it; NULL: its address
+    Column("null_sender", Integer, nullable=False, server_default="0"),  # 1: its upstream takes MAIL FROM:<>
     Column("state", Text, nullable=False, server_default="ok"),  # ok | suspended
     Column("state_cause", Text),  # id of the catalogue entry, or "operator"
     Column("state_reply", Text),
@@ -128,6 +130,7 @@ messages = Table(
     Column("ret", Text),  # FULL | HDRS (RFC 3461 4.3)
     Column("envid", Text),  # xtext (RFC 3461 4.4)
     Column("answer", Text),  # direct: the application heard the verdict itself; NULL: queued
+    Column("notice", Text),  # mail of our own: aftercare's kind of notice; NULL: an application's
 )
 
 _spooled = text("spool IS NOT NULL")
@@ -187,6 +190,38 @@ attempts = Table(
     CheckConstraint("outcome IN ('accepted', 'refused', 'unreachable', 'in_doubt')", name="outcome"),
     sqlite_with_rowid=False,
 )
+
+owed = Table(
+    "owed",
+    metadata,
+    Column("message_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),  # of the delivery
+    Column("kind", Text, nullable=False),  # queue.model.Owed: failed | delayed | relayed
+    Column("due_at", Milliseconds, nullable=False),
+    Column("paid_at", Milliseconds),  # NULL: aftercare still has to tell the sender, or to decide not to
+    Column("notice_id", Id),  # by which notice; NULL once paid: none was made
+    PrimaryKeyConstraint("message_id", "number", "kind"),
+    sqlite_with_rowid=False,
+)
+_unpaid = text("paid_at IS NULL")
+Index("ix_owed_unpaid", owed.c.due_at, sqlite_where=_unpaid)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at", Milliseconds, nullable=False),
+    Column("kind", Text, nullable=False),  # aftercare's: trouble, over, bounce, test
+    Column("account_id", Id),  # whom it concerns; NULL: the relay as a whole
+    Column("about", Text, nullable=False),  # id of the message, or of the catalogue entry
+    Column("channel", Text, nullable=False),  # mail, or the kind and place of an Apprise URL, never the URL
+    Column("recipient", Text, nullable=False),  # "": a channel has none
+    Column("message_id", Id),  # the mail that carries it
+    Column("outcome", Text, nullable=False),  # queued | sent | failed | withheld | withdrawn
+    Column("detail", Text, nullable=False),  # why; never a secret
+)
+Index("ix_notices_account_id_at", notices.c.account_id, notices.c.at)
+Index("ix_notices_about", notices.c.about)
 
 audit = Table(
     "audit",

@@ -20,6 +20,7 @@ from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
+from relay.dispatch.owing import owing
 from relay.dispatch.probes import Probes
 from relay.dispatch.resting import resting, shared_upstream
 from relay.dispatch.settling import Settler
@@ -81,7 +82,9 @@ class Dispatcher:
             queue,
             lifetime_ms=int(settings.lifetime_s * 1000),
             history_ms=history_days * 86_400_000,
+            delay_ms=int(settings.delay_notice_s * 1000),
             expired=self._expired,
+            delayed=self._delayed,
             failed=self.failed,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -139,6 +142,8 @@ class Dispatcher:
 
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
+        if message.notice:  # its account was chosen, not routed to
+            return True
         route = self._directory.route(message.reverse_path)
         if route is None or route.account_id == lane.account_id or self._is_own(message, lane.account_id):
             return True
@@ -156,7 +161,10 @@ class Dispatcher:
         """Settle a message in hand whose lifetime is over."""
         if self._clock() - message.accepted_at < self.settings.lifetime_s * 1000:
             return False
-        settlements = [Settlement(delivery, State.EXPIRED, 0, None) for delivery in message.deliveries]
+        settlements = [
+            Settlement(each, State.EXPIRED, 0, None, owes=owing(message, each, State.EXPIRED, passed_on=False))
+            for each in message.deliveries
+        ]
         for delivery in message.deliveries:
             self._expired(message, delivery)
         self._verdicts.put_down(message.id)
@@ -411,6 +419,10 @@ class Dispatcher:
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)
         recording.log_expired(message, delivery, account.address if account is not None else "", self._clock())
+
+    def _delayed(self, row: Any) -> None:
+        account = self._directory.account(row.account_id)
+        recording.log_delayed(row, account.address if account is not None else "", self._clock())
 
     def _probe(self, lane: Lane) -> None:
         account = self._directory.account(lane.account_id)

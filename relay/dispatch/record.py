@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from relay.accounts.model import Upstream
 from relay.accounts.unknown_replies import UNKNOWN
 from relay.config.settings import DispatchSettings
 from relay.diagnosis import Diagnosis, diagnose
 from relay.dispatch.attempt import Attempt, Facts
+from relay.dispatch.owing import owing
 from relay.dispatch.schedule import backoff_s, jittered
 from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend, Verdict, decide
 from relay.mail.ids import format_id
@@ -74,7 +76,7 @@ def record(
         if isinstance(outcome, Unreachable) and not outcome.counted:
             result.again.append(delivery)
             continue
-        settlement = _settle(delivery, verdict, facts, diagnosis, message.accepted_at, settings, now, chance, elapsed)
+        settlement = _settle(attempt, delivery, verdict, facts, diagnosis, settings, now, chance, elapsed)
         result.settlements.append(settlement)
         result.accepted += settlement.state is State.RELAYED
         if settlement.state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED):
@@ -94,30 +96,36 @@ def _explained(outcome: Outcome, diagnosis: Diagnosis | None) -> tuple[Reply | N
 
 
 def _settle(
+    attempt: Attempt,
     delivery: Delivery,
     verdict: Verdict,
     facts: Facts,
     diagnosis: Diagnosis | None,
-    accepted_at: int,
     settings: DispatchSettings,
     now: int,
     chance: float,
     elapsed: int,
 ) -> Settlement:
-    state, due_at = verdict.state, now
+    state, due_at, message = verdict.state, now, attempt.message
     if state is State.IN_DOUBT and delivery.possible_duplicate and delivery.attempts >= _MOST_DOUBTFUL:
         state = State.HELD  # an upstream that never answers rightly would get a copy an hour, for days
     if state in (State.DEFERRED, State.IN_DOUBT) and not verdict.at_once:
         first_s = (diagnosis.pause_for_s if diagnosis is not None else None) or settings.first_retry_s
         wait = backoff_s(delivery.attempts + 1, first_s=first_s, longest_s=settings.max_retry_s)
         due_at = now + int(jittered(wait, chance) * 1000)
-    if state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED) and now - accepted_at >= settings.lifetime_s * 1000:
+    if (
+        state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED)
+        and now - message.accepted_at >= settings.lifetime_s * 1000
+    ):
         state = State.EXPIRED
     if state is State.HELD:
         due_at = 1 << 52
     entry = facts.record(diagnosis.id if diagnosis is not None else "", elapsed)
     doubtful = verdict.possible_duplicate or delivery.possible_duplicate
-    return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful)
+    owes = None
+    if state is not State.RELAYED or message.asks:  # a plain success owes nobody anything
+        owes = owing(message, delivery, state, passed_on=attempt.passed_on)
+    return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful, owes=owes)
 
 
 def _log_attempt(attempt: Attempt, shown: str, facts: Facts, diagnosis: Diagnosis | None, elapsed: int) -> None:
@@ -223,6 +231,18 @@ def log_expired(message: Message, delivery: Delivery, account: str, now: int) ->
         sender=message.reverse_path,
         recipient=delivery.recipient,
         elapsed_ms=now - message.accepted_at,
+    )
+
+
+def log_delayed(row: Any, account: str, now: int) -> None:
+    """A delivery of which the sender is told that it waits; `row` as `queue.owed.owe_delayed` gives it."""
+    log.warning(
+        "delivery.delayed",
+        message_id=format_id(row.message_id),
+        account=account,
+        sender=row.reverse_path,
+        recipient=row.recipient,
+        elapsed_ms=now - row.accepted_at,
     )
 
 

@@ -106,6 +106,8 @@ class Settler:
             for settlement in settlements:
                 if settlement.state not in SETTLED:
                     self._waits(outcome.message.account_id, settlement.due_at)
+                if settlement.owes is not None:
+                    self._queue.on_owed()
         outcome.left -= 1
         if not outcome.left:
             self._put_down(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.model import Delivery, Message
@@ -20,7 +21,11 @@ _AGE_S = 2.0  # of each tick, for what time has done
 
 
 class Upkeep:
-    """`run` until cancelled. `expired` is called for each delivery whose lifetime ended in the store."""
+    """`run` until cancelled.
+
+    `expired` is called for each delivery whose lifetime ended in the store, `delayed` for each (its row) that waits for
+    `delay_ms` (0: never) and of which its sender is told.
+    """
 
     def __init__(
         self,
@@ -28,13 +33,18 @@ class Upkeep:
         *,
         lifetime_ms: int,
         history_ms: int,
+        delay_ms: int,
         expired: Callable[[Message, Delivery], None],
+        delayed: Callable[[Any], None],
         failed: Callable[[str, BaseException], None],
     ) -> None:
         self._queue = queue
         self._lifetime_ms = lifetime_ms
         self._history_ms = history_ms
+        self._delay_ms = delay_ms
+        self._looked_at = 0  # the id of the last message of which it was seen that it waits
         self._expired = expired
+        self._delayed = delayed
         self._failed = failed
 
     async def run(self) -> None:
@@ -57,6 +67,7 @@ class Upkeep:
         until = time.monotonic() + _AGE_S
         for message, delivery in await self._queue.expire(self._lifetime_ms, limit=_AGED):
             self._expired(message, delivery)
+        await self._tell_of_delays(until)
         swept = 0
         while (pruned := await self._queue.prune(self._history_ms, limit=_AGED)) and time.monotonic() < until:
             swept += pruned
@@ -64,3 +75,13 @@ class Upkeep:
         if swept + pruned:
             log.info("queue.swept", messages=swept + pruned)
         await self._queue.shrink()
+
+    async def _tell_of_delays(self, until: float) -> None:
+        if not self._delay_ms:
+            return
+        while True:
+            found, self._looked_at, done = await self._queue.delay(self._delay_ms, after=self._looked_at, limit=_AGED)
+            for row in found:
+                self._delayed(row)
+            if done or time.monotonic() >= until:
+                return

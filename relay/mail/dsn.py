@@ -104,6 +104,11 @@ def decoded_xtext(text: str) -> str | None:
     return plain if plain.isascii() and plain.isprintable() else None
 
 
+def seven_bit(address: str) -> str:
+    """An address in the 7-bit form of type utf-8 (RFC 6533 3), whatever is in it."""
+    return _SPECIAL.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", address)
+
+
 def _utf8_xtext(address: str, *, smtputf8: bool) -> str | None:
     """The 7-bit form of an address of type utf-8 (RFC 6533 3); None: it is none, or only SMTPUTF8 would allow it."""
     pieces = _EMBEDDED.split(address)
@@ -114,6 +119,6 @@ def _utf8_xtext(address: str, *, smtputf8: bool) -> str | None:
         return None
     if any("\\" in piece or not piece.isprintable() for piece in pieces[::2]):
         return None
-    pieces[::2] = [_SPECIAL.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", piece) for piece in pieces[::2]]
+    pieces[::2] = [seven_bit(piece) for piece in pieces[::2]]
     pieces[1::2] = [f"\\x{{{point:X}}}" for point in points]
     return "".join(pieces)

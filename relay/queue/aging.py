@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, text, update
+from typing import Any
 
-from relay.database.schema import attempts, audit, contents, deliveries, messages
+from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Row, and_, delete, select, text, update
+
+from relay.database.schema import attempts, audit, contents, deliveries, messages, owed
 from relay.mail.content import Content
+from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.mail.ids import first_id_at
-from relay.queue.model import Delivery, Message, State
+from relay.queue.model import Delivery, Message, Owed, State
+from relay.queue.ours import prune_record
+from relay.queue.owed import asked_for, owe, sender_is_owed, unfinished, unsettled
 
 _FREE_PAGES = 4096
 _PAGES_AT_A_TIME = 2048
@@ -24,56 +29,89 @@ def expire(
         messages.c.accepted_at < cutoff,
     )
     rows = connection.execute(
-        select(deliveries, messages.c.reverse_path, messages.c.header_message_id, messages.c.client)
-        .add_columns(messages.c.size, messages.c.spool, messages.c.accepted_at)
+        select(deliveries, messages)
         .join(messages, messages.c.id == deliveries.c.message_id)
         .where(late)
         .limit(limit)
+        .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
     ).all()
     expired: list[tuple[Message, Delivery]] = []
     for row in rows:
+        message, delivery = _expired(row)
         connection.execute(
             update(deliveries)
-            .where(deliveries.c.message_id == row.message_id, deliveries.c.number == row.number)
+            .where(deliveries.c.message_id == message.id, deliveries.c.number == delivery.number)
             .values(state=State.EXPIRED.value, settled_at=now)
         )
-        delivery = Delivery(row.number, row.recipient, State.EXPIRED, row.due_at, row.attempts, row.token)
-        content = Content(row.size, spool=row.spool)
-        expired.append(
-            (
-                Message(
-                    row.message_id,
-                    row.account_id,
-                    row.reverse_path,
-                    row.header_message_id,
-                    row.client,
-                    content,
-                    False,
-                    False,
-                    row.accepted_at,
-                    [delivery],
-                ),
-                delivery,
-            )
-        )
+        expired.append((message, delivery))
+    owe(
+        connection,
+        [
+            (message.id, delivery.number, Owed.FAILED)
+            for message, delivery in expired
+            if sender_is_owed(message.reverse_path, message.original_path, message.notice)
+            and asked_for(delivery.request.notify, Owed.FAILED)
+        ],
+        now,
+    )
     ids = {message.id for message, _ in expired}
-    done = connection.execute(select(messages.c.id, messages.c.spool).where(messages.c.id.in_(ids), ~_owed())).all()
-    connection.execute(delete(contents).where(contents.c.message_id.in_([row.id for row in done])))
-    return expired, [row.spool for row in done if row.spool is not None]
+    done = connection.execute(select(messages.c.id, messages.c.spool).where(messages.c.id.in_(ids), ~unfinished()))
+    rows_done = done.all()
+    connection.execute(delete(contents).where(contents.c.message_id.in_([row.id for row in rows_done])))
+    return expired, [row.spool for row in rows_done if row.spool is not None]
+
+
+def _expired(row: Row[Any]) -> tuple[Message, Delivery]:
+    """With what was asked about notices, and without content: nothing of it will be sent."""
+    asked = recipient_request(row.deliveries_notify, row.deliveries_orcpt)
+    delivery = Delivery(
+        row.deliveries_number,
+        row.deliveries_recipient,
+        State.EXPIRED,
+        row.deliveries_due_at,
+        row.deliveries_attempts,
+        row.deliveries_token,
+        bool(row.deliveries_possible_duplicate),
+        asked,
+    )
+    request = message_request(row.messages_ret, row.messages_envid)
+    message = Message(
+        row.messages_id,
+        row.deliveries_account_id,
+        row.messages_reverse_path,
+        row.messages_header_message_id,
+        row.messages_client,
+        Content(row.messages_size, spool=row.messages_spool),
+        bool(row.messages_eight_bit),
+        bool(row.messages_smtputf8),
+        row.messages_accepted_at,
+        [delivery],
+        original_path=row.messages_original_path or "",
+        request=request,
+        asks=request is not NO_MESSAGE_REQUEST or asked is not NO_RECIPIENT_REQUEST,
+        answer=row.messages_answer or "",
+        notice=row.messages_notice or "",
+    )
+    return message, delivery
 
 
 def prune(connection: Connection, cutoff: int, limit: int) -> int:
-    """Delete messages accepted before `cutoff` of which nothing is owed, with all their history; how many."""
+    """Delete messages accepted before `cutoff` of which nothing is to be sent, with all their history; how many.
+
+    What nobody could be told of by then goes as well: nothing is kept for ever.
+    """
     before = and_(messages.c.id < first_id_at(cutoff), messages.c.accepted_at < cutoff)  # ids grow with time
-    old = select(messages.c.id).where(before, ~_owed()).order_by(messages.c.id).limit(limit)
+    old = select(messages.c.id).where(before, ~unsettled()).order_by(messages.c.id).limit(limit)
     ids = [row.id for row in connection.execute(old)]
     for table, column in (
         (attempts, attempts.c.message_id),
+        (owed, owed.c.message_id),
         (deliveries, deliveries.c.message_id),
         (contents, contents.c.message_id),
         (messages, messages.c.id),
     ):
         connection.execute(delete(table).where(column.in_(ids)))
+    prune_record(connection, cutoff)
     return len(ids)
 
 
@@ -87,8 +125,8 @@ def prune_audit(connection: Connection, cutoff: int, limit: int) -> int:
 
 
 def owed_files(connection: Connection) -> set[str]:
-    """The spool files of messages of which something is owed; every other file may go."""
-    named = select(messages.c.spool).where(messages.c.spool.is_not(None), _owed())
+    """The spool files of messages of which something is owed to anybody; every other file may go."""
+    named = select(messages.c.spool).where(messages.c.spool.is_not(None), unfinished())
     return {row.spool for row in connection.execute(named)}
 
 
@@ -96,9 +134,3 @@ def shrink(connection: Connection) -> None:
     """Cut free pages off the file, some at a time, once there are many (sqlite.org/pragma.html, incremental_vacuum)."""
     if connection.dialect.name == "sqlite" and connection.scalar(text("PRAGMA freelist_count")) > _FREE_PAGES:
         connection.execute(text(f"PRAGMA incremental_vacuum({_PAGES_AT_A_TIME})")).all()
-
-
-def _owed() -> ColumnElement[bool]:
-    return exists(
-        select(deliveries.c.number).where(deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None))
-    )

@@ -75,6 +75,7 @@ def claim(
                     asks=request is not NO_MESSAGE_REQUEST
                     or any(delivery.request is not NO_RECIPIENT_REQUEST for delivery in owed),
                     answer=row.answer or "",
+                    notice=row.notice or "",
                 )
             )
             connection.execute(

@@ -23,6 +23,14 @@ class State(enum.StrEnum):
     REMOVED = "removed"  # by an operator
 
 
+class Owed(enum.StrEnum):
+    """What the sender of a delivery has to be told (RFC 3464 2.3.3)."""
+
+    FAILED = "failed"  # it came to nothing
+    DELAYED = "delayed"  # it still waits
+    RELAYED = "relayed"  # an upstream that tells nobody took it, and the application asked to be told
+
+
 SETTLED = frozenset({State.RELAYED, State.BOUNCED, State.EXPIRED, State.REMOVED})
 
 
@@ -64,6 +72,7 @@ class Message:
     request: MessageRequest = NO_MESSAGE_REQUEST
     asks: bool = False  # it has a request, or one of its deliveries has
     answer: str = ""  # as in Arrival
+    notice: str = ""  # mail of our own: which kind; nothing is ever owed to anybody for it
 
     def note(self, arrival: Arrival) -> None:
         """Take over what the arrival of this message has and few have; all its deliveries must be here, in order."""
@@ -117,3 +126,4 @@ class Settlement:
     due_at: int  # ms since 1970; of no meaning once settled
     attempt: AttemptRecord | None
     possible_duplicate: bool = False
+    owes: Owed | None = None  # recorded with the state: whoever reads one finds the other

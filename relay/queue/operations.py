@@ -21,7 +21,7 @@ class Fenced(RelayError):
     """The delivery was changed by somebody else since it was claimed; nothing was written."""
 
 
-_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET, _NOTE = range(1, 7)
+_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET, _NOTE, _TELL = range(1, 8)
 _QUEUE = Batch(
     "queue_batch",
     (
@@ -103,11 +103,12 @@ _QUEUE = Batch(
                     :elapsed_ms);
             """,
         ),
-        (  # its content, unless more of it is owed
+        (  # its content, unless more of it is owed, or its sender has to be told something
             ("id",),
             """
             DELETE FROM contents WHERE message_id = :id
-            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = :id AND settled_at IS NULL);
+            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = :id AND settled_at IS NULL)
+            AND NOT EXISTS (SELECT 1 FROM owed WHERE message_id = :id AND paid_at IS NULL);
             """,
         ),
         (  # what few messages have: of the message where number is NULL, of a delivery otherwise
@@ -116,6 +117,13 @@ _QUEUE = Batch(
             UPDATE messages SET original_path = :original_path, ret = :ret, envid = :envid, answer = :answer
             WHERE id = :id AND :number IS NULL;
             UPDATE deliveries SET notify = :notify, orcpt = :orcpt WHERE message_id = :id AND number = :number;
+            """,
+        ),
+        (  # what its sender has to be told
+            ("id", "number", "kind", "due_at"),
+            """
+            INSERT INTO owed (message_id, number, kind, due_at) SELECT :id, :number, :kind, :due_at
+            WHERE NOT EXISTS (SELECT 1 FROM owed WHERE message_id = :id AND number = :number AND kind = :kind);
             """,
         ),
     ),
@@ -170,7 +178,7 @@ def notes(message_id: int, arrival: Arrival) -> list[tuple[Any, ...]]:
 
 @dataclass(slots=True)
 class Settle(Operation[bool]):
-    """Record what an attempt led to. The result: nothing of the message is owed any more, its content is gone.
+    """Record what an attempt led to. The result: nothing of the message is owed to anybody, its file may go.
 
     Raises Fenced when a delivery was claimed anew or changed by an operator meanwhile; its attempt is
     recorded all the same by `Queue`, its state is not touched.
@@ -182,12 +190,15 @@ class Settle(Operation[bool]):
     attempts: list[tuple[Any, ...]]  # from number to elapsed_ms
     settles: bool  # at least one delivery reached a final state
     spooled: bool
+    owed: Sequence[tuple[Any, ...]] = ()  # from number to due_at, for what the sender has to be told
 
     def rows(self) -> list[tuple[Any, ...]]:
         """See `Operation.rows`."""
         message_id = self.message_id
         rows: list[tuple[Any, ...]] = [(_SETTLE, message_id, *state) for state in self.states]
         rows += [(_RECORD, message_id, *attempt) for attempt in self.attempts]
+        if self.owed:  # before the content may go
+            rows += [(_TELL, message_id, *owed) for owed in self.owed]
         if self.settles and not self.spooled:
             rows.append((_FORGET, message_id))
         return rows
@@ -207,5 +218,8 @@ def _is_fence(error: Exception) -> bool:
 
 def _is_settled(connection: Connection, message_id: int) -> bool:
     driver: Any = connection.connection.driver_connection
-    owed = "SELECT 1 FROM deliveries WHERE message_id = ? AND settled_at IS NULL LIMIT 1"
+    owed = (
+        "SELECT 1 FROM deliveries WHERE message_id = ?1 AND settled_at IS NULL "
+        "UNION ALL SELECT 1 FROM owed WHERE message_id = ?1 AND paid_at IS NULL LIMIT 1"
+    )
     return driver.execute(owed, (message_id,)).fetchone() is None

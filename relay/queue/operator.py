@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, select, update
 
 from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages
 from relay.queue.model import State
+from relay.queue.owed import unfinished
 
 # `only`: a condition on `deliveries` that narrows what is changed further; None: everything of the messages.
 Only = ColumnElement[bool] | None
@@ -41,13 +42,10 @@ def retry(connection: Connection, ids: Sequence[int], now: int, only: Only = Non
 def remove(connection: Connection, ids: Sequence[int], now: int, only: Only = None) -> tuple[int, list[str]]:
     """Settle waiting deliveries without sending; how many, and the spool files that nobody needs any more."""
     changed = _change(connection, ids, None, {"state": State.REMOVED.value, "settled_at": now}, only)
-    owed = exists(
-        select(deliveries.c.number).where(deliveries.c.message_id == messages.c.id, deliveries.c.settled_at.is_(None))
-    )
     done = [
         (row.id, row.spool)
         for row in connection.execute(
-            select(messages.c.id, messages.c.spool).where(messages.c.id.in_(list(ids)), ~owed)
+            select(messages.c.id, messages.c.spool).where(messages.c.id.in_(list(ids)), ~unfinished())
         )
     ]
     connection.execute(delete(contents).where(contents.c.message_id.in_([message_id for message_id, _ in done])))
@@ -63,7 +61,7 @@ def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | No
     lanes = connection.execute(
         select(messages.c.reverse_path, deliveries.c.account_id, messages.c.original_path.is_not(None))
         .join(messages, messages.c.id == deliveries.c.message_id)
-        .where(_waits)
+        .where(_waits, messages.c.notice.is_(None))  # mail of our own has no route: its account was chosen
         .distinct()
     ).all()
     for reverse_path, account_id, replaced in lanes:
@@ -77,7 +75,9 @@ def reroute(connection: Connection, resolve: Callable[[str, int, bool], int | No
                 deliveries.c.account_id == account_id,
                 deliveries.c.message_id.in_(
                     select(messages.c.id).where(
-                        messages.c.reverse_path == reverse_path, messages.c.original_path.is_not(None) == bool(replaced)
+                        messages.c.reverse_path == reverse_path,
+                        messages.c.original_path.is_not(None) == bool(replaced),
+                        messages.c.notice.is_(None),
                     )
                 ),
             )

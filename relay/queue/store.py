@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from relay.database.engine import Database
 from relay.database.schema import FAR_FUTURE_MS, deliveries, nodes
@@ -16,7 +17,7 @@ from relay.mail.dsn import NO_MESSAGE_REQUEST
 from relay.mail.errors import StorageFull
 from relay.mail.ids import IdSource
 from relay.mail.reencode import Reencoder
-from relay.queue import aging, operator
+from relay.queue import aging, operator, owed
 from relay.queue.claims import OVERHEAD, claim, recover, untried
 from relay.queue.ledger import DotLedger
 from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, State
@@ -28,6 +29,7 @@ from relay.queue.spool import ContentDraft, FileSpool
 from relay.queue.verdicts import Verdicts
 
 NODE_LEASE_S = 60.0  # renewed at a third of it
+HEARD_MS = 30_000  # longer than it takes to tell an application that waits
 
 
 def now_ms() -> int:
@@ -67,6 +69,7 @@ class Queue:
         self.willing: Callable[[int], bool] = lambda account_id: False
         self.on_fresh: Callable[[Message], None] = lambda message: None
         self.on_backlog: Callable[[int], None] = lambda account_id: None
+        self.on_owed: Callable[[], None] = lambda: None  # a sender has to be told something
         self.withdraw: Callable[[Sequence[int]], Awaitable[None]] = _nothing_in_hand
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -285,6 +288,7 @@ class Queue:
         now = self._clock()
         states: list[tuple[object, ...]] = []
         records: list[tuple[object, ...]] = []
+        tells: list[tuple[object, ...]] = []
         settles = False
         for settlement in settlements:
             delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
@@ -319,13 +323,28 @@ class Queue:
                         attempt.elapsed_ms,
                     )
                 )
+            if settlement.owes is not None:
+                # An application that waits may hear it itself: until then nobody is told (see `Expected.heard`).
+                wait_ms = HEARD_MS if message.id in self.verdicts.waiting else 0
+                tells.append((delivery.number, settlement.owes.value, now + wait_ms))
         spooled = message.content.spool is not None
-        return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled))
+        return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled, tells))
 
     async def drop_content(self, message: Message) -> None:
         """Remove the spool file of a message of which nothing is owed any more."""
         if message.content.spool is not None:
             await asyncio.to_thread(self._spool.remove, [message.content.spool])
+
+    async def forget_file(self, name: str) -> None:
+        """Remove a spool file that nothing needs any more."""
+        await asyncio.to_thread(self._spool.remove, [name])
+
+    async def excerpt(self, content: Content, length: int) -> bytes:
+        """The first octets of a spooled content; none when its file is gone. Raises StorageFailed."""
+        assert content.spool is not None
+        if not self._spool.path(content.spool).exists():
+            return b""
+        return await asyncio.to_thread(self._spool.read, content.spool, 0, min(length, content.size))
 
     def put_down(self, message: Message) -> None:
         """The message (all of its claimed deliveries) is out of memory: its share of the budget is free again."""
@@ -376,7 +395,19 @@ class Queue:
         cutoff = self._clock() - lifetime_ms
         expired, files = await self._database.write(lambda c: aging.expire(c, cutoff, self._clock(), limit))
         await asyncio.to_thread(self._spool.remove, files)
+        if expired:
+            self.on_owed()
         return expired
+
+    async def delay(self, age_ms: int, *, after: int, limit: int) -> tuple[list[Row[Any]], int, bool]:
+        """Owe a word about what waits for `age_ms`; see `owed.owe_delayed`."""
+        now = self._clock()
+        found, last, done = await self._database.write(
+            lambda c: owed.owe_delayed(c, after=after, before_ms=now - age_ms, now=now, limit=limit)
+        )
+        if found:
+            self.on_owed()
+        return found, last, done
 
     async def shrink(self) -> None:
         """Give some of the store's free pages back to the device."""

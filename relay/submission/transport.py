@@ -30,6 +30,7 @@ class Submission:
     smtputf8: bool
     request: MessageRequest = field(default=NO_MESSAGE_REQUEST, kw_only=True)
     requests: tuple[RecipientRequest, ...] = field(default=(), kw_only=True)
+    passed_on: bool = field(default=False, kw_only=True)
 
 
 class Source(Protocol):

@@ -92,6 +92,11 @@ EVENTS: dict[str, Event] = {
     "upstream.closed": _event("debug", "a connection upstream is closed", "messages"),
     "upstream.line": _event("debug", "a protocol line of the back door, AUTH masked", "line", "direction"),
     "upstream.cleartext": _event("warning", "an upstream is used without TLS, as somebody set it"),
+    # mail of our own
+    "notice.queued": _event("info", "people are told something by mail", "kind", "channel"),
+    "notice.sent": _event("info", "people were told something by a chat, webhook or pager", "kind", "channel"),
+    "notice.failed": _event("warning", "people could not be told this way", "kind", "channel"),
+    "notice.withheld": _event("info", "a notice was not made, or waits", "kind", "channel"),
     # secrets
     "token.refreshed": _event("info", "a new access token", "expires_in_s"),
     "token.refused": _event("warning", "the provider gave no token"),

@@ -39,9 +39,9 @@ async def test_each_recipient_has_its_own_end(upstream: ScriptedUpstream, relayi
     upstream.on("RCPT", "busy@example.org", times=1).answers("450 4.2.1 mailbox busy, later")
     async with relaying() as daemon:
         await daemon.submit(APP, ["ann@example.org", "gone@example.org", "busy@example.org"], MAIL)
-        first = await upstream.next_message()
-        again = await upstream.next_message()
-        assert (first.recipients, again.recipients) == (("ann@example.org",), ("busy@example.org",))
+        arrived = [(await upstream.next_message()).recipients for _ in range(3)]
+        assert arrived[0] == ("ann@example.org",)
+        assert set(arrived[1:]) == {("busy@example.org",), (APP,)}, "the last is the notice to the sender"
         bounced = await daemon.event("delivery.bounced", recipient="gone@example.org")
         assert (bounced["code"], bounced["status"]) == (550, "5.1.1")
         assert bounced["cause"]

@@ -58,10 +58,10 @@ async def _ask_each(daemon: RelayDaemon, mails: Sequence[Sequence[str]], source:
 
 def _answers(daemon: RelayDaemon) -> list[tuple[str, str | None]]:
     """Recipient and how its message was answered, as the store of a stopped daemon has it."""
-    query = "SELECT d.recipient, m.answer FROM deliveries d JOIN messages m ON m.id = d.message_id ORDER BY 1"
+    query = "SELECT d.recipient, m.answer FROM deliveries d JOIN messages m ON m.id = d.message_id"
     store = sqlite3.connect(daemon.data / "relay.db")
     try:
-        return store.execute(query).fetchall()
+        return store.execute(f"{query} WHERE m.notice IS NULL ORDER BY 1").fetchall()
     finally:
         store.close()
 

@@ -268,7 +268,9 @@ def test_the_version(run: Run) -> None:
     assert run("--version").out.startswith("relay ")
 
 
-@pytest.mark.parametrize("group", [[], ["account"], ["sender"], ["client"], ["queue"], ["key"], ["console"]])
+@pytest.mark.parametrize(
+    "group", [[], ["account"], ["sender"], ["client"], ["queue"], ["key"], ["notice"], ["console"]]
+)
 def test_no_line_of_a_group_s_help_is_cut(group: list[str], run: Run) -> None:
     lines = run(*group, "--help").out.splitlines()
     assert [line for line in lines if line.endswith("...") and "Usage" not in line] == []

@@ -241,3 +241,12 @@ def test_described_settings_say_where_they_came_from(settings: Loader, tmp_path:
     )
     assert (rows["SMTP_AUTH_SSL"].value, rows["SMTP_AUTH_PORT"].value) == ("Y", "465")
     assert list(rows) == list(variables())
+
+
+def test_the_urls_of_notices_are_shown_to_nobody(settings: Loader, tmp_path: Path) -> None:
+    environ = {"RELAY_NOTICES__URLS": '["slack://hunter2/a,b", "json://u:hunter2@h"]'}
+    found = settings(**environ)
+    assert [url.get_secret_value() for url in found.notices.urls] == ["slack://hunter2/a,b", "json://u:hunter2@h"]
+    rows = {row.name: row.value for row in describe(found, environ, secrets_dir=tmp_path / "secrets")}
+    assert rows["RELAY_NOTICES__URLS"] == "**********,**********"
+    assert "hunter2" not in repr(found)

@@ -71,6 +71,17 @@ SQLITE = "give sqlite:///<path>, or leave it out"
         ("RELAY_LOG__LEVEL", "loud", "loud is not a log level; give debug, info, warning or error"),
         ("RELAY_LOG__FORMAT", "xml", "xml is not a log format; give console or json"),
         ("RELAY_ACCOUNTS_FILE", "/no/a", "/no/a does not exist or is not a file; give the path of a readable file"),
+        (
+            "RELAY_NOTICES__ADMINISTRATOR",
+            "it@example.com,it",
+            "it is not a mail address; give one such as postmaster@example.com",
+        ),
+        ("RELAY_NOTICES__ACCOUNT", "it", "it is not a mail address; give one such as mailer@example.com"),
+        (
+            "RELAY_NOTICES__URLS",
+            "hunter2,json://a/b",
+            "URL number 1 is not of the form scheme://…; see the Apprise documentation",
+        ),
         (URL, "postgresql://u:hunter2@h/db", f"PostgreSQL is not in this release; {SQLITE}"),
         (URL, "mysql://u:hunter2@h/db", f"not the address of a database file; {SQLITE}"),
         (URL, "sqlite://", f"not the address of a database file; {SQLITE}"),

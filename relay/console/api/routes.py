@@ -27,6 +27,7 @@ _TYPES: Mapping[str, Any] = {  # the annotations that control.registry.FITS know
     "int": int,
     "int | None": int | None,
     "bool": bool,
+    "bool | None": bool | None,
     "list[str]": Annotated[list[_Text], Field(max_length=10_000)],
     "list[str] | None": Annotated[list[_Text], Field(max_length=10_000)] | None,
     "dict[str, str]": _Named,

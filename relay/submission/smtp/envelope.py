@@ -1,4 +1,4 @@
-"""The commands of a transaction up to DATA, and what may not be offered to an upstream at all. Pure."""
+"""The commands of a transaction up to DATA, and what may not be offered to an upstream at all."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ def objection(submission: Submission, connection: Connection) -> Reply | None:
 
 
 def commands(submission: Submission, connection: Connection) -> list[tuple[bytes, Step]]:
-    """The lines with CRLF and what they expect, in order: RSET if the connection needs one, MAIL, each RCPT, DATA."""
+    """The lines with CRLF and what they expect, in order: RSET if the connection needs one, MAIL, each RCPT, DATA.
+
+    Notes in `submission` whether they carry what it asks about notices.
+    """
     parameters = f" SIZE={submission.size}" if connection.takes_size else ""
     if submission.eight_bit:
         parameters += " BODY=8BITMIME"
     if connection.smtputf8 and _needs_utf8(submission):
         parameters += " SMTPUTF8"
-    asks = connection.dsn and (submission.request is not NO_MESSAGE_REQUEST or submission.requests)
+    asks = connection.dsn and (submission.request is not NO_MESSAGE_REQUEST or bool(submission.requests))
+    submission.passed_on = asks
     if asks:
         parameters += _asked(RET=submission.request.ret, ENVID=submission.request.envid)
     lines = [(f"MAIL FROM:<{submission.reverse_path}>{parameters}\r\n".encode(), MAIL)]

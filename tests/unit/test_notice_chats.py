@@ -1,0 +1,61 @@
+"""Chats, webhooks and pagers: told through Apprise in a process of its own, and nothing of a URL gets out."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from relay.aftercare.chat import Chats
+from relay.config.settings import NoticesSettings
+from tests.peers.webhook import Webhook
+
+SECRET = "a-token-nobody-may-see"
+
+
+def chats(*urls: str, timeout_s: float = 20) -> Chats:
+    return Chats([SecretStr(url) for url in urls], timeout_s=timeout_s, environ=os.environ)
+
+
+async def test_each_url_is_told_and_says_how_it_went(caplog: pytest.LogCaptureFixture) -> None:
+    with Webhook() as hook:
+        told = chats(
+            hook.url(login=f"bot:{SECRET}@"),
+            hook.url(f"/refuses/{SECRET}"),
+            f"json://127.0.0.1:1/{SECRET}",
+            f"nope://{SECRET}",
+        )
+        outcomes = await told.tell("Suspended: a@example.com", "Über\nzwei Zeilen")
+        assert [(one.channel, one.sent, one.why) for one in outcomes] == [
+            ("json (URL 1)", True, ""),
+            ("json (URL 2)", False, "the service answered 403"),
+            ("json (URL 3)", False, "no connection to the service"),
+            ("nope (URL 4)", False, "not a URL that Apprise knows, or a part of it is missing"),
+        ]
+        assert [(one["title"], one["message"]) for one in hook.taken] == [
+            ("Suspended: a@example.com", "Über\nzwei Zeilen")
+        ]
+    assert SECRET not in repr(outcomes) + repr(vars(told)) + caplog.text
+
+
+async def test_a_service_that_hangs_is_given_up() -> None:
+    with Webhook() as hook:
+        began = time.monotonic()
+        [outcome] = await chats(hook.url("/hangs"), timeout_s=1.5).tell("t", "b")
+        assert (outcome.sent, outcome.why) == (False, "no answer within 1.5 s")
+        assert time.monotonic() - began < 10
+
+
+async def test_without_urls_no_process_is_started() -> None:
+    assert await Chats([], timeout_s=0.001, environ={}).tell("t", "b") == []
+
+
+def test_urls_are_secrets_and_may_hold_commas() -> None:
+    settings = NoticesSettings(urls=f"mailto://u:p@host?to=a@b.c,d@e.f, slack://{SECRET}/x")  # type: ignore[arg-type]
+    assert [url.get_secret_value() for url in settings.urls] == [
+        "mailto://u:p@host?to=a@b.c,d@e.f",
+        f"slack://{SECRET}/x",
+    ]
+    assert SECRET not in repr(settings) + str(settings.urls)
