@@ -131,6 +131,25 @@ class Gauge:
                 self._leaf = None
 
 
+class Machine:
+    """What all processors of the machine did since this was made, in seconds of one processor."""
+
+    def __init__(self) -> None:
+        self._since = _processors()
+
+    def seconds(self) -> tuple[float, float, float]:
+        """Passed in all; spent on any process; stolen by other machines on the same hardware, part of the second."""
+        user, nice, system, idle, waiting, interrupts, softirqs, steal = (
+            (now - before) / TICK for now, before in zip(_processors(), self._since, strict=True)
+        )
+        busy = user + nice + system + interrupts + softirqs + steal
+        return busy + idle + waiting, busy, steal
+
+
+def _processors() -> list[int]:
+    return [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+
 def _make_leaf() -> tuple[Path | None, int]:
     mounts = [line.split() for line in _read(Path("/proc/self/mounts")).splitlines()]
     own = dict(line.split(":", 2)[1:] for line in _read(Path("/proc/self/cgroup")).splitlines())

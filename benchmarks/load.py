@@ -30,6 +30,7 @@ class Sent:
     refused: list[str]
     p50_ms: float
     p99_ms: float
+    cpu_s: float  # of this process, from first to last
 
     @property
     def per_s(self) -> float:
@@ -157,14 +158,14 @@ async def _fresh(load: Load) -> None:
 
 async def send(load: Load, sessions: int, *, fresh: bool) -> Sent:
     """Send all of `load` over that many sessions at a time."""
-    first = time.monotonic()
+    first, cpu_s = time.monotonic(), time.process_time()
     async with asyncio.TaskGroup() as group:
         for _ in range(sessions):
             group.create_task(_fresh(load) if fresh else _reuse(load))
     last = time.monotonic()
     took = sorted(load.took) or [math.nan]
     p50, p99 = (took[min(len(took) - 1, int(len(took) * share))] * 1000 for share in (0.5, 0.99))
-    return Sent(first, last, load.accepted, load.refused, p50, p99)
+    return Sent(first, last, load.accepted, load.refused, p50, p99, time.process_time() - cpu_s)
 
 
 def main() -> None:

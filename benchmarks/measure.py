@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks.gauge import Gauge
+from benchmarks.gauge import Gauge, Machine
 from benchmarks.load import Sent
 from benchmarks.scenarios import BIG, Scenario
 from benchmarks.upstream import Site, Upstream
@@ -58,6 +58,9 @@ class Figures:
     busy: int
     messages: int
     upstream_cpu_s_per_1000: float
+    load_cpu_s_per_1000: float
+    others: float  # share of all processors that neither peer nor sink nor load used
+    steal: float  # share of all processors that other machines took; part of `others`
     cpu_by: str
     trouble: list[str]
 
@@ -77,12 +80,13 @@ def measure(peer: Peer, scenario: Scenario, site: Site) -> Figures:
         idle = gauge.memory()
         _send(peer, scenario, site, "warm", warm_up)
         warm = upstream.wait_for(warm_up)
-        before, upstream_before = gauge.cpu_s(), upstream.cpu_s()
+        before, upstream_before, machine = gauge.cpu_s(), upstream.cpu_s(), Machine()
         gauge.sample()
         sent = _send(peer, scenario, site, "load", count)
         upstream.wait_for(warm + len(sent.accepted))
         time.sleep(SETTLE_S)
         cpu_s, upstream_cpu_s = gauge.cpu_s() - before, upstream.cpu_s() - upstream_before
+        passed_s, busy_s, stolen_s = machine.seconds()
         peak = gauge.end_sample()
         peer.stop()
         counters = upstream.stop()
@@ -105,6 +109,9 @@ def measure(peer: Peer, scenario: Scenario, site: Site) -> Figures:
         busy=counters["busy"],
         messages=count,
         upstream_cpu_s_per_1000=upstream_cpu_s / count * 1000,
+        load_cpu_s_per_1000=sent.cpu_s / count * 1000,
+        others=max(0.0, busy_s - cpu_s - upstream_cpu_s - sent.cpu_s) / passed_s,
+        steal=stolen_s / passed_s,
         cpu_by=gauge.way,
         trouble=_trouble(count, sent, taken, site.senders),
     )

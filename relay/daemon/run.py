@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from relay import __version__
@@ -20,7 +21,8 @@ from relay.credentials.hardening import harden_process
 from relay.daemon.activation import Inherited, assigned, inherited, notify
 from relay.daemon.build import BadCertificate, Relay, build
 from relay.daemon.web import Web
-from relay.database.engine import StoreLocked
+from relay.database import migration
+from relay.database.engine import StoreLocked, open_database
 from relay.listener.server import Listener
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, flush, get_logger
@@ -47,6 +49,7 @@ def serve(settings: RelaySettings) -> int:
     for problem in harden_process():
         log.warning("daemon.fault", where="hardening", detail=problem)
     try:
+        _migrate_apart(settings.database.path(settings.data_dir))
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
         flush()
@@ -54,6 +57,29 @@ def serve(settings: RelaySettings) -> int:
         return 1
     finally:
         flush()
+
+
+def _migrate_apart(path: Path) -> None:
+    """Make or migrate the store in a process of its own: the 11 MB that Alembic takes do not stay.
+
+    Nothing runs yet that a fork could tear.  What goes wrong there is met again, and told, when the store is opened.
+    """
+    if not hasattr(os, "fork") or not migration.needed(path):
+        return
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        asyncio.run(_open_once(path))
+    finally:
+        os._exit(0)  # without the parent's exit handlers and buffers
+
+
+async def _open_once(path: Path) -> None:
+    with contextlib.suppress(RelayError, OSError):
+        async with open_database(path):
+            pass
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Engine, inspect, text
 
@@ -25,6 +28,18 @@ def current(engine: Engine) -> str | None:
         if not inspect(connection).has_table("alembic_version"):
             return None
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def needed(path: Path) -> bool:
+    """Is the store at `path` missing or of an older schema? False when that cannot be told: opening it says why."""
+    if not path.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as store:
+            found = store.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return False
+    return found is not None and str(found[0]) < HEAD
 
 
 def upgrade(engine: Engine) -> bool:

@@ -176,10 +176,14 @@ class Lane:
         loop = asyncio.get_running_loop()
         at = loop.time() + min(seconds, 3600.0) + 0.001
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer.when() <= at and self._timer.when() > loop.time():
+            if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(at, self.schedule)
+        self._timer = loop.call_at(at, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None  # not: look at its time, which may seem to come yet (uvloop rounds it and the clock apart)
+        self.schedule()
 
     async def _claim(self) -> None:
         asked, self.next_due = self.next_due, None  # what comes up meanwhile is not forgotten
@@ -304,6 +308,7 @@ class Lane:
         """No more timers."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
 
 class _Worker:

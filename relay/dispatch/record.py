@@ -57,7 +57,7 @@ def record(
     `now` is ms since 1970, `chance` uniform in 0..1.
     """
     result = Record()
-    partly = any(isinstance(outcome, Accepted) for outcome in outcomes)
+    partly = len(outcomes) > 1 and any(isinstance(outcome, Accepted) for outcome in outcomes)
     elapsed = attempt.elapsed_ms
     shown = format_id(attempt.message_id)
     upstream, message = attempt.upstream, attempt.message

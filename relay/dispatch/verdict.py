@@ -44,11 +44,14 @@ class Verdict:
     possible_duplicate: bool = False
 
 
+_RELAYED = Verdict(State.RELAYED)
+
+
 def decide(outcome: Outcome, diagnosis: Diagnosis | None, *, in_doubt: InDoubtPolicy, partly: bool) -> Verdict:
     """`diagnosis` of every outcome but Accepted; `partly`: another recipient of the transaction was accepted."""
     match outcome:
         case Accepted():
-            return Verdict(State.RELAYED)
+            return _RELAYED
         case InDoubt():
             state = State.HELD if in_doubt == "hold" else State.IN_DOUBT
             return Verdict(state, Strike(), possible_duplicate=True)

@@ -104,9 +104,12 @@ class Arrival:
     answer: str = ""  # direct: the application hears the verdict itself; "": queued
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see Arrival
 class AttemptRecord:
-    """One attempt at one delivery, for the history. `reply` is one bounded line; `code` 0 means there was none."""
+    """One attempt at one delivery, for the history. `reply` is one bounded line; `code` 0 means there was none.
+
+    Never changed once it is made.
+    """
 
     outcome: str  # accepted | refused | unreachable | in_doubt
     stage: str
@@ -117,9 +120,12 @@ class AttemptRecord:
     elapsed_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see Arrival
 class Settlement:
-    """The next state of one claimed delivery. `attempt` is None when nothing was tried (expired while waiting)."""
+    """The next state of one claimed delivery. `attempt` is None when nothing was tried (expired while waiting).
+
+    Never changed once it is made.
+    """
 
     delivery: Delivery
     state: State

@@ -242,3 +242,12 @@ async def test_every_250_comes_after_a_sync(tmp_path: Path, upstream: ScriptedUp
                 assert synced, line
                 answered += 1
         assert answered == 20
+
+
+async def test_the_first_start_leaves_no_more_in_memory_than_the_next(tmp_path: Path) -> None:
+    resident = []
+    for _ in range(2):
+        async with RelayDaemon(tmp_path / "data", QUICK) as daemon:
+            status = Path(f"/proc/{daemon.pid}/status").read_text()
+            resident.append(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
+    assert resident[0] < resident[1] + 4, resident  # MiB; Alembic alone is 11

@@ -114,6 +114,21 @@ def test_the_migrations_build_the_schema_of_the_code(tmp_path: Path) -> None:
     assert scripts.get_current_head() == migration.HEAD
 
 
+def test_only_a_missing_or_older_store_is_said_to_need_migration(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    assert migration.needed(path)
+    engine = connect_sqlite(path)
+    migration.upgrade(engine)
+    assert not migration.needed(path)
+    for version, needed in ("0001", True), ("9999", False):
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        assert migration.needed(path) is needed
+    other = tmp_path / "other.db"
+    other.write_bytes(b"junk" * 2000)
+    assert not migration.needed(other)
+
+
 def test_an_older_program_refuses_a_newer_schema(tmp_path: Path) -> None:
     engine = connect_sqlite(tmp_path / "relay.db")
     migration.upgrade(engine)
