@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import relay
 from relay.config.console import ConsoleSettings as ConsoleSettings
@@ -250,13 +251,10 @@ def _default_data_dir() -> Path:
     return checkout / "var" if (checkout / "pyproject.toml").is_file() else Path("/var/lib/relay")
 
 
-class RelaySettings(Section):
-    """Everything, resolved: paths absolute, `database.url` filled in. Parts are handed their own section only.
+class RelaySettings(BaseSettings):
+    """Everything, resolved: paths absolute, `database.url` filled in. Parts are handed their own section only."""
 
-    Not pydantic-settings': its sources cannot name who set a wrong value (`check.load` does), and cost 2 MB.
-    """
-
-    model_config = ConfigDict(validate_default=True)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix="RELAY_")
 
     data_dir: Directory = Field(
         default_factory=_default_data_dir,
@@ -285,6 +283,18 @@ class RelaySettings(Section):
     notices: NoticesSettings = NoticesSettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `check.load` reads the sources, and can name who set a wrong value."""
+        return (init_settings,)
 
     @cached_property
     def doors(self) -> tuple[ListenerSettings, ...]:
