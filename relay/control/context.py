@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -44,6 +44,7 @@ class Lanes(Protocol):
 class Control:
     """The rooms that actions use. `lanes` is None when no daemon runs: then the store alone is changed.
 
+    `reload` reads the settings again (None: no daemon runs, every command does); it raises ControlError.
     `actor` is the operating system's name of who asks; `progress` gets what an action has to tell on its way.
     """
 
@@ -56,6 +57,7 @@ class Control:
     oauth: OAuthClient
     logins: Logins
     lanes: Lanes | None = None
+    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.control import (
     accounts,
+    apply,
     audit,
     check,
     clients,
@@ -18,6 +19,7 @@ from relay.control import (
     migrate,
     probing,
     queue,
+    reload,
     senders,
     trace,
     trying,
@@ -66,6 +68,8 @@ ACTIONS: Mapping[str, Action] = {
     "check": check.check,
     "audit": audit.audit_list,
     "migrate": migrate.migrate,
+    "apply": apply.apply,
+    "reload": reload.reload,
 }
 
 _MAX_TEXT = 65536

@@ -8,11 +8,10 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
-from relay.config.settings import ListenerSettings, RelaySettings
+from relay.config.settings import RelaySettings
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of
 from relay.credentials.oauth.client import OAuthClient
@@ -21,18 +20,15 @@ from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.tries import Tries
 from relay.credentials.vault import Vault, open_vault
 from relay.daemon.checkup import Checkup, LogIn
+from relay.daemon.doors import Doors, plan
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
-from relay.listener.certificate import ServerTls
 from relay.listener.rates import Rates
-from relay.listener.server import Listener
-from relay.mail.errors import RelayError
 from relay.mail.ids import format_id
 from relay.mail.outcome import Accepted, Refused, Unreachable
-from relay.net.server_tls import tls_trouble
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
@@ -45,13 +41,6 @@ from relay.telemetry import get_logger
 log = get_logger()
 
 _DAY_MS = 86_400_000
-
-
-class BadCertificate(RelayError):
-    """A front door cannot use its certificate and key."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: {tls_trouble(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class Relay:
 
     core: Core
     dispatcher: Dispatcher
-    listeners: tuple[Listener, ...]
+    doors: Doors
     control: Control
 
 
@@ -103,7 +92,7 @@ async def open_core(
             room=Room(
                 path.parent,
                 floor_bytes=settings.queue.min_free_bytes,
-                max_message_bytes=max(door.max_message_bytes for door in settings.doors),
+                max_message_bytes=settings.max_message_bytes,
             ),
             ledger=DotLedger(path.parent / "dots"),
             memory_bytes=settings.dispatch.memory_bytes,
@@ -146,7 +135,7 @@ async def open_control(settings: RelaySettings, *, create_key: bool = True) -> A
 
 @asynccontextmanager
 async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Relay]:
-    """All parts of a daemon; starting and stopping them is `run`'s."""
+    """All parts of a daemon; starting, changing and stopping them is `run`'s. Raises as `open_core`, BadCertificate."""
     async with open_core(settings, on_lost=on_lost) as core:
         dispatcher = Dispatcher(
             settings.dispatch,
@@ -170,12 +159,13 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             period_s=settings.dispatch.login_check_s,
             clock=now_ms,
         )
+        planned = plan(settings)
         rates, authentication = await _rates(core), Authentication(core.directory)
-        listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
+        doors = Doors(planned, directory=core.directory, queue=core.queue, rates=rates, authentication=authentication)
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
-            yield Relay(core, dispatcher, listeners, _control(settings, core, dispatcher))
+            yield Relay(core, dispatcher, doors, _control(settings, core, dispatcher))
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
@@ -207,29 +197,6 @@ async def _rates(core: Core) -> Rates:
         for name, at_ms, octets in accepted:
             rates.remember(limited[name], octets, (now - at_ms) / 1000)
     return rates
-
-
-def _listener(
-    door: ListenerSettings, settings: RelaySettings, core: Core, rates: Rates, authentication: Authentication
-) -> Listener:
-    hostname = door.hostname or socket.gethostname()
-    tls = None
-    if door.tls_cert is not None:
-        try:
-            tls = ServerTls(door.tls_cert, door.tls_key, minimum=door.tls_min).context
-        except OSError as error:
-            raise BadCertificate(door.tls_cert, error) from error
-    return Listener(
-        door,
-        core.directory,
-        core.queue,
-        instance_id=hostname,
-        hostname=hostname,
-        tls=tls,
-        rates=rates,
-        authentication=authentication,
-        direct_timeout_s=settings.dispatch.direct_timeout_s,
-    )
 
 
 def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None) -> Control:

@@ -44,10 +44,16 @@ class SmtpTransport:
         tries: LoginTries | None = None,
     ) -> None:
         self._secret, self._second, self._tries = secret, second, tries
+        self._hostname = hostname
+        self._pool = Pool(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
+        self.configure(settings)
+
+    def configure(self, settings: SubmissionSettings) -> None:
+        """Other settings from the next transaction on; the EHLO name is for new connections."""
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
-        self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
-        self._pool = Pool(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
+        self._ehlo_name = greeting_name(settings.ehlo_name or self._hostname)
+        self._pool.configure(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
 
     async def carry(self, upstream: Upstream, source: Source) -> None:
         """See `submission.transport.Transport.carry`.
