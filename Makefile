@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest fuzz bench demo lock example clean
+.PHONY: run test check lint types layers peers interop-more killtest reloadtest fuzz bench demo lock example clean
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -34,6 +34,9 @@ interop-more: $(VENV)/.dev peers
 
 killtest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
+
+reloadtest: $(VENV)/.dev
+	RELAY_TEST_RELOADS=200 $(BIN)/pytest tests/system/test_reload.py -k many_reloads
 
 # An hour: half of it for each.
 fuzz: FUZZ_S ?= 1800

@@ -22,7 +22,7 @@ from relay.accounts.model import Client
 from relay.database.schema import clients
 
 _COLUMNS = frozenset(
-    {"name", "networks", "senders", "answer", "tolerate", "created_at", "login", "password_hash"}
+    {"name", "networks", "senders", "answer", "tolerate", "created_at", "login", "password_hash", "managed_by"}
 )  # the rest is in `options`, where it differs from its default
 _OPTIONS = {field.name: field.default for field in fields(Client) if field.name not in _COLUMNS}
 
@@ -53,6 +53,11 @@ def add_client(connection: Connection, name: str, *, now_ms: int, **settings: Un
     client = _changed(nothing, settings, others)
     connection.execute(insert(clients).values(_row(client)))
     return client
+
+
+def made_client(name: str, *, now_ms: int, **settings: Unpack[ClientSettings]) -> Client:
+    """What `add_client` would register if there were no other. Raises BadSetting, BadAddress."""
+    return _changed(Client(checked_client_name(name), (), created_at=now_ms), settings, ())
 
 
 def change_client(connection: Connection, name: str, **settings: Unpack[ClientSettings]) -> Client:
@@ -110,6 +115,7 @@ def _row(client: Client) -> dict[str, Any]:
         "created_at": client.created_at,
         "login": client.login or None,
         "password_hash": client.password_hash or None,
+        "managed_by": client.managed_by,
         "options": json.dumps({name: value for name, value in options.items() if value != _OPTIONS[name]}),
     }
 
@@ -125,6 +131,7 @@ def _client(row: Row[Any]) -> Client:
         created_at=row.created_at,
         login=row.login or "",
         password_hash=row.password_hash or "",
+        managed_by=row.managed_by,
         **{name: _tuples(options[name]) for name in _OPTIONS if name in options},
     )
 

@@ -89,6 +89,15 @@ class Directory:
         async with self._reloading:  # one after the other, so that an older snapshot never replaces a newer one
             self._view = _View(await self._database.read(store.load), self._defaults, self._places)
 
+    async def configure(self, defaults: UpstreamDefaults) -> None:
+        """Another upstream for accounts that name none, effective on return. On failure the old one stays."""
+        before, self._defaults = self._defaults, defaults
+        try:
+            await self.reload()
+        except BaseException:
+            self._defaults = before
+            raise
+
     def account(self, account_id: int) -> Account | None:
         """The account of that id."""
         return self._view.accounts.get(account_id)

@@ -60,6 +60,7 @@ class Account:
     state_since: int | None = None  # ms since 1970
     revision: int = 1
     created_at: int = 0
+    managed_by: str | None = None  # path of the accounts file that declares it; None: people manage it
 
     @property
     def owned_by(self) -> str:
@@ -118,6 +119,7 @@ class Sender:
     account_id: int
     from_policy: FromPolicy = "keep"
     created_at: int = 0
+    managed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Client:
     capture: str = ""  # all its mail goes to this address alone
     default_domain: str = ""  # for recipients without one
     charset: str = ""  # of raw 8-bit text, by its MIME name; needs the switch raw-8bit
+    managed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

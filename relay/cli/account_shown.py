@@ -106,6 +106,7 @@ def show(address: Address, as_json: Json = False) -> None:
             ("Waiting", entry["waiting"]),
             ("Lane", ", ".join(f"{name} {value}" for name, value in lane.items() if value)),
             ("Senders", ", ".join(entry["senders"]) or "none"),
+            ("Declared in", entry["managed_by"]),
         ]
     )
     if entry["remedy"]:

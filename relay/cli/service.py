@@ -1,4 +1,4 @@
-"""`relay serve`, `relay migrate`: the daemon and its store."""
+"""`relay serve`, `relay reload`, `relay migrate`: the daemon and its store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.output import Json, print_json, say
+from relay.cli.applying import line_of
+from relay.cli.output import Json, note, print_json, say
 from relay.cli.session import perform, settings_or_refuse
 from relay.control.refusal import ControlError
 
@@ -14,6 +15,7 @@ from relay.control.refusal import ControlError
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("serve", epilog="Example: relay serve")(serve)
+    app.command("reload", epilog="Example: relay reload")(reload)
     app.command("migrate", epilog="Example: relay migrate")(migrate)
 
 
@@ -22,6 +24,31 @@ def serve() -> None:
     from relay.cli import tree
 
     raise typer.Exit(tree.serve())
+
+
+def reload(as_json: Json = False) -> None:
+    """Have the running daemon read its settings again, as SIGHUP does. No session is dropped."""
+    from relay.control import wire
+
+    settings = settings_or_refuse()
+    try:
+        result = wire.call(settings.data_dir, "reload", {})
+    except wire.NoDaemon:
+        raise ControlError(
+            f"no daemon answers in {settings.data_dir}", "settings count from its start on: relay serve"
+        ) from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"In force: {', '.join(result['changed']) or 'the same settings as before'}.")
+    say(f"Doors: {', '.join(result['doors'])}.")
+    if result["accounts_file"] is not None:
+        for change in result["accounts_file"]["changes"]:
+            say(line_of(change))
+        if "refused" in result["accounts_file"]:
+            note(f"The accounts file is not applied: {result['accounts_file']['refused']}.")
+    if result["restart"]:
+        note(f"Restart the relay for these to count: {', '.join(result['restart'])}.")
 
 
 def migrate(

@@ -18,7 +18,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 _STARTING_S = 5.0  # how long a daemon may hold the store without answering: it recovers, then it listens
 _LOOK_S = 0.1
-_MAKES = frozenset({"account.add", "import.apply"})  # actions that may begin a store; `serve` and `demo` are no actions
+_MAKES = frozenset({"account.add", "import.apply", "apply"})  # actions that may begin a store, as `serve` and `demo` do
 
 
 def settings_or_refuse() -> RelaySettings:
@@ -61,7 +61,7 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
     check_owner(settings.data_dir)
     path = settings.database.path(settings.data_dir)
-    makes, new = action in _MAKES, not _exists(path)
+    makes, new = action in _MAKES and not arguments.get("dry_run"), not _exists(path)
     if new and not makes:
         raise _no_store(path.parent)
 

@@ -75,6 +75,7 @@ def build() -> typer.Typer:
 
     from relay.cli import (
         account,
+        applying,
         backup,
         check,
         client,
@@ -110,6 +111,7 @@ def build() -> typer.Typer:
         backup.register,
         sendmail.register,
         check.register,
+        applying.register,
         demo.register,
         history.register,
     ):

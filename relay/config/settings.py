@@ -301,6 +301,11 @@ class RelaySettings(BaseSettings):
         """The listeners to open: `listeners`, or `listener` alone."""
         return self.listeners or (self.listener,)
 
+    @property
+    def max_message_bytes(self) -> int:
+        """Of the largest message that any door takes."""
+        return max(door.max_message_bytes for door in self.doors)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.database.url:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from relay.accounts import store
+from relay.accounts.managing import managed_secrets
 from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.normalise import normalise
 from relay.accounts.presets import preset_for
@@ -15,6 +16,7 @@ from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.egress import store_proxy_password
 from relay.control.listing import entry
+from relay.control.managed import by_hand
 from relay.control.oauth_settings import (
     GRANTS,
     KEYS,
@@ -197,6 +199,7 @@ async def account_set(
 ) -> dict[str, Any]:
     """Change what is given; `defaults` names settings that go back to the preset's value. Effective for queued mail."""
     found = account_named(control, account)
+    by_hand(found.managed_by, f"account {found.address}")
     oauth = given_oauth(
         {
             "tenant": tenant,
@@ -264,7 +267,7 @@ async def account_set(
         if signs_in_anew:
             settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
             store.update_account(connection, found.id, oauth=settings or None)
-            _forget_unfit(connection, control, found, account, settings)
+            forget_unfit(connection, control, found, account, settings)
             store_keys(connection, control.vault, found.id, oauth.keys)
         if account.state_cause == OPERATOR or not (moved or (signs_in_anew and account.auth in ON_ITS_OWN)):
             return []
@@ -291,7 +294,9 @@ async def account_set_password(control: Control, *, account: str, password: str)
         raise ControlError(
             f"{found.address} logs in without a password", f"relay account set {found.address} --auth password first"
         )
-    resumes = _stopped_by_relay(found)
+    declared = await control.database.read(lambda connection: managed_secrets(connection, found.id))
+    by_hand(declared.get("password"), f"the password of {found.address}")
+    resumes = stopped_by_relay(found)
 
     def store_it(connection: Connection) -> list[Change]:
         control.vault.seal_into(connection, found.id, "password", password)
@@ -347,9 +352,13 @@ async def account_remove(control: Control, *, account: str, force: bool = False)
     Refused while mail waits for it: nothing could send that any more.
     """
     found = account_named(control, account)
+    by_hand(found.managed_by, f"account {found.address}")
     own = normalise(found.address)
     patterns = [sender.pattern for sender in control.directory.senders() if sender.account_id == found.id]
     going = [pattern for pattern in patterns if force or pattern == own]
+    for sender in control.directory.senders():
+        if sender.pattern in going:
+            by_hand(sender.managed_by, f"sender {sender.pattern}")
 
     def remove(connection: Connection) -> None:
         for pattern in going:
@@ -361,11 +370,12 @@ async def account_remove(control: Control, *, account: str, force: bool = False)
     return {"account": found.address, "senders": going}
 
 
-def _stopped_by_relay(account: Account) -> bool:
+def stopped_by_relay(account: Account) -> bool:
+    """Is it suspended, and not by a person?"""
     return account.state is AccountState.SUSPENDED and account.state_cause != OPERATOR
 
 
-def _forget_unfit(connection: Connection, control: Control, before: Account, now: Account, settings: str) -> None:
+def forget_unfit(connection: Connection, control: Control, before: Account, now: Account, settings: str) -> None:
     """Secrets that the new way to sign in does not use; a password stays until the account has signed in."""
     unfit: list[str] = []
     if now.auth in ON_ITS_OWN or (now.auth in WITH_A_PERSON and settings != before.oauth):

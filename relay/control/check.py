@@ -13,7 +13,8 @@ from relay.accounts.advice import steps_for
 from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
 from relay.config.check import warnings as doubtful
-from relay.control.context import Control
+from relay.control.apply import apply_file
+from relay.control.context import Control, ControlError
 from relay.control.egress import path_of
 from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
@@ -43,6 +44,7 @@ async def check(control: Control, *, login: bool = True) -> list[dict[str, Any]]
     await _secrets(control, line)
     await _upstreams(control, line, login=login)
     _routes(control, line)
+    await _accounts_file(control, line)
     return lines
 
 
@@ -54,6 +56,23 @@ def _settings(control: Control, line: Any) -> None:
     for warning in doubtful(control.settings):
         words, _, remedy = warning.partition("; ")
         line("settings", "warning", words, remedy)
+
+
+async def _accounts_file(control: Control, line: Any) -> None:
+    """Its form, the secrets that it names, and what applying it would change."""
+    path = control.settings.accounts_file
+    if path is None:
+        return
+    try:
+        applied = await apply_file(control, path, dry_run=True)
+    except ControlError as refused:
+        line("accounts file", "failed", refused.text, refused.remedy)
+        return
+    count = len(applied.changes)
+    if count:
+        line("accounts file", "warning", f"{path}: {count} changes are not applied", "relay apply --dry-run shows them")
+    else:
+        line("accounts file", "ok", f"{path}: {len(applied.references)} secrets read, all is as it says")
 
 
 async def _keys(control: Control, line: Any) -> None:

@@ -11,6 +11,7 @@ from relay.accounts.errors import BadSetting
 from relay.accounts.model import Client
 from relay.accounts.passwords import hash_password
 from relay.control.context import Control, ControlError, iso, now_ms
+from relay.control.managed import by_hand
 from relay.control.reasons import refusals, shown
 from relay.mail.tolerance import tolerance
 
@@ -103,6 +104,7 @@ async def client_set(
 
     `tolerate` replaces the switches, or changes them where each has + or - in front.  `changed`: what is different now.
     """
+    _by_hand(control, name)
     with refusals():
         settings = await _settings(
             networks=networks,
@@ -154,6 +156,7 @@ async def client_show(control: Control, *, name: str) -> dict[str, Any]:
 
 async def client_remove(control: Control, *, name: str) -> dict[str, Any]:
     """Forget an entry; `left` says how many there are now. With none, any allowed network may use any sender."""
+    _by_hand(control, name)
     with refusals():
         await control.change("client.remove", shown(name), {}, lambda connection: store.remove_client(connection, name))
     return {
@@ -161,6 +164,12 @@ async def client_remove(control: Control, *, name: str) -> dict[str, Any]:
         "left": len(control.directory.clients()),
         "warning": "" if control.directory.clients() else _OPEN,
     }
+
+
+def _by_hand(control: Control, name: str) -> None:
+    client = control.directory.client_named(name)
+    if client is not None:
+        by_hand(client.managed_by, f"client {shown(name)}")
 
 
 async def _settings(*, password: str | None, sender_map: list[str] | None, **given: Any) -> ClientSettings:
@@ -193,7 +202,9 @@ def _warnings(control: Control, client: Client, *, first: bool) -> list[str]:
     allowed = [network for door in control.settings.doors for network in door.allowed_networks]
     for network in client.networks:
         if not any(network.version == other.version and network.overlaps(other) for other in allowed):
-            found.append(f"{network} may not connect yet: add it to RELAY_LISTENER__ALLOWED_NETWORKS and start again")
+            found.append(
+                f"{network} may not connect yet: add it to RELAY_LISTENER__ALLOWED_NETWORKS, then `relay reload`"
+            )
     for sender in dict.fromkeys((*client.senders, *(target for _, target in client.sender_map))):
         routed = sender in patterns or ("@" in sender[1:] and control.directory.route(sender) is not None)
         if not routed and not (sender.startswith("@") and "*" in patterns):
@@ -229,5 +240,6 @@ def _facts(control: Control, client: Client) -> dict[str, Any]:
         "tolerated": sorted(tolerance(client.tolerate)),  # with what is on for everybody
         "default_domain": client.default_domain,
         "charset": client.charset,
+        "managed_by": client.managed_by,
         "created_at": iso(client.created_at),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -65,6 +65,7 @@ class Desk:
 class Control:
     """The rooms that actions use. `lanes` is None when no daemon runs: then the store alone is changed.
 
+    `reload` reads the settings again (None: no daemon runs, every command does); it raises ControlError.
     `actor` is the operating system's name of who asks, or `console:NAME`, `token:NAME` when it came through the web:
     then `principal` says what they may do.  `progress` gets what an action has to tell on its way.
     """
@@ -81,6 +82,7 @@ class Control:
     chats: Chats
     postmark: Postmark
     lanes: Lanes | None = None
+    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
     actor: str = "unknown"
     progress: Progress = lambda _: None
     principal: Principal | None = None

@@ -112,6 +112,7 @@ def _facts(control: Control, account: Account, owed: int) -> dict[str, Any]:
         "senders": [sender.pattern for sender in control.directory.senders() if sender.account_id == account.id],
         "waiting": owed,
         "lane": control.lanes.state(account.id) if control.lanes is not None else None,
+        "managed_by": account.managed_by,
         "created_at": iso(account.created_at),
     }
 

@@ -23,6 +23,8 @@ WITH_A_PERSON: tuple[Auth, ...] = ("oauth-code", "oauth-device")
 ON_ITS_OWN: tuple[Auth, ...] = ("oauth-app", "service-account")
 GRANTS = ("refresh_token", "access_token")  # what a sign-in left in the vault
 KEYS = ("client_secret", "client_certificate", "service_account")  # what the app proves itself with
+# What an operator may say of an app: fields of OAuthApp.
+SETTINGS = ("tenant", "client_id", "cloud", "token_url", "authorize_url", "device_url", "scope")
 
 _CLIENT_ID_SETTINGS = {"microsoft": "RELAY_OAUTH__MICROSOFT_CLIENT_ID", "google": "RELAY_OAUTH__GOOGLE_CLIENT_ID"}
 _OPTIONS = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.control import (
     accounts,
+    apply,
     audit,
     backup,
     check,
@@ -25,6 +26,7 @@ from relay.control import (
     probing,
     probing_imap,
     queue,
+    reload,
     senders,
     summary,
     trace,
@@ -110,6 +112,8 @@ ACTIONS: Mapping[str, Action] = {
     "import.apply": applying.import_apply,
     "backup.begin": backup.backup_begin,
     "backup.end": backup.backup_end,
+    "apply": apply.apply,
+    "reload": reload.reload,
 }
 
 _MAX_TEXT = 65536

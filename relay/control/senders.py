@@ -8,8 +8,9 @@ from sqlalchemy import Connection
 
 from relay.accounts import store
 from relay.accounts.model import FromPolicy
-from relay.accounts.normalise import NULL, check_address
+from relay.accounts.normalise import NULL, check_address, normalise_pattern
 from relay.control.context import Control, ControlError, iso, now_ms
+from relay.control.managed import by_hand
 from relay.control.queue import account_name, account_named
 from relay.control.reasons import refusals, shown
 
@@ -20,6 +21,7 @@ async def sender_add(control: Control, *, pattern: str, account: str, from_polic
     `from_policy`: what happens to a header From that is not this sender: keep, rewrite or refuse.
     """
     found = account_named(control, account)
+    _by_hand(control, pattern)
 
     def add(connection: Connection) -> str:
         policy = cast("FromPolicy", from_policy)  # checked by the store
@@ -39,6 +41,7 @@ async def sender_list(control: Control) -> list[dict[str, Any]]:
             "pattern": sender.pattern,
             "account": account_name(control, sender.account_id),
             "from": sender.from_policy,
+            "managed_by": sender.managed_by,
             "created_at": iso(sender.created_at),
         }
         for sender in control.directory.senders()
@@ -47,6 +50,7 @@ async def sender_list(control: Control) -> list[dict[str, Any]]:
 
 async def sender_remove(control: Control, *, pattern: str) -> dict[str, Any]:
     """Forget a pattern. Mail that waits already stays with its account."""
+    _by_hand(control, pattern)
     with refusals():
         stored = await control.change(
             "sender.remove", shown(pattern), {}, lambda connection: store.remove_sender(connection, pattern)
@@ -73,3 +77,12 @@ async def sender_which(control: Control, *, address: str) -> dict[str, Any]:
         "from": explanation.route.from_policy,
         "why": "; ".join(explanation.steps),
     }
+
+
+def _by_hand(control: Control, pattern: str) -> None:
+    """Refuse when the accounts file declares it."""
+    with refusals():
+        stored = normalise_pattern(pattern)
+    for sender in control.directory.senders():
+        if sender.pattern == stored:
+            by_hand(sender.managed_by, f"sender {shown(stored)}")

@@ -40,6 +40,10 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
 
+    def configure(self, control: Control) -> None:
+        """Commands that come from now on work on this."""
+        self._control = control
+
     async def start(self) -> None:
         """Listen. Raises OSError when the socket cannot be made."""
         (self._data_dir / SOCKET_NAME).unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
@@ -18,7 +17,7 @@ from relay.aftercare.chat import Chats
 from relay.aftercare.letters import Postmark
 from relay.aftercare.service import Aftercare
 from relay.aftercare.trouble import TroubleNotices
-from relay.config.settings import ListenerSettings, RelaySettings
+from relay.config.settings import RelaySettings
 from relay.control.backup import sweep_stages
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of, purposes_of
@@ -29,19 +28,16 @@ from relay.credentials.tries import Tries
 from relay.credentials.vault import Vault, open_vault
 from relay.credentials.ways import Ways
 from relay.daemon.checkup import Checkup, LogIn
+from relay.daemon.doors import Doors, plan
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
 from relay.daemon.moving import Moving
 from relay.database.engine import Database, open_database
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
-from relay.listener.certificate import ServerTls
 from relay.listener.rates import Rates
-from relay.listener.server import Listener
-from relay.mail.errors import RelayError
 from relay.mail.ids import format_id
 from relay.mail.outcome import Accepted, Refused, Unreachable
-from relay.net.server_tls import tls_trouble
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
@@ -53,13 +49,6 @@ from relay.telemetry import get_logger
 log = get_logger()
 
 _DAY_MS = 86_400_000
-
-
-class BadCertificate(RelayError):
-    """A front door cannot use its certificate and key."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: {tls_trouble(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +74,7 @@ class Relay:
     core: Core
     dispatcher: Dispatcher
     aftercare: Aftercare
-    listeners: tuple[Listener, ...]
+    doors: Doors
     control: Control
 
 
@@ -116,7 +105,7 @@ async def open_core(
             room=Room(
                 path.parent,
                 floor_bytes=settings.queue.min_free_bytes,
-                max_message_bytes=max(door.max_message_bytes for door in settings.doors),
+                max_message_bytes=settings.max_message_bytes,
             ),
             ledger=DotLedger(path.parent / "dots"),
             memory_bytes=settings.dispatch.memory_bytes,
@@ -165,7 +154,7 @@ async def open_control(settings: RelaySettings, *, create_key: bool = True) -> A
 
 @asynccontextmanager
 async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Relay]:
-    """All parts of a daemon; starting and stopping them is `run`'s."""
+    """All parts of a daemon; starting, changing and stopping them is `run`'s. Raises as `open_core`, BadCertificate."""
     async with open_core(settings, on_lost=on_lost) as core:
         dispatcher = Dispatcher(
             settings.dispatch,
@@ -192,12 +181,13 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             period_s=settings.dispatch.login_check_s,
             clock=now_ms,
         )
+        planned = plan(settings)
         rates, authentication = await _rates(core), Authentication(core.directory)
-        listeners = tuple(_listener(door, settings, core, rates, authentication) for door in settings.doors)
+        doors = Doors(planned, directory=core.directory, queue=core.queue, rates=rates, authentication=authentication)
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
         try:
-            yield Relay(core, dispatcher, _aftercare(settings, core, dispatcher), listeners, control)
+            yield Relay(core, dispatcher, _aftercare(settings, core, dispatcher), doors, control)
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
@@ -259,29 +249,6 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
     )
     core.queue.on_owed = bounces.poke
     return Aftercare(trouble, bounces)
-
-
-def _listener(
-    door: ListenerSettings, settings: RelaySettings, core: Core, rates: Rates, authentication: Authentication
-) -> Listener:
-    hostname = door.hostname or socket.gethostname()
-    tls = None
-    if door.tls_cert is not None:
-        try:
-            tls = ServerTls(door.tls_cert, door.tls_key, minimum=door.tls_min).context
-        except OSError as error:
-            raise BadCertificate(door.tls_cert, error) from error
-    return Listener(
-        door,
-        core.directory,
-        core.queue,
-        instance_id=hostname,
-        hostname=hostname,
-        tls=tls,
-        rates=rates,
-        authentication=authentication,
-        direct_timeout_s=settings.dispatch.direct_timeout_s,
-    )
 
 
 def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None) -> Control:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -15,15 +14,16 @@ from typing import Any
 
 from relay import __version__
 from relay.config.check import warnings
-from relay.config.settings import ListenerSettings, RelaySettings
+from relay.config.settings import RelaySettings
 from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
-from relay.daemon.activation import Inherited, assigned, inherited, notify
-from relay.daemon.build import BadCertificate, Relay, build
+from relay.daemon.activation import Inherited, inherited, notify
+from relay.daemon.build import Relay, build
+from relay.daemon.refusals import why
+from relay.daemon.reload import Hangups, Reloader
 from relay.daemon.web import Web
 from relay.database import migration
-from relay.database.engine import StoreLocked, open_database
-from relay.listener.server import Listener
+from relay.database.engine import open_database
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, flush, get_logger
 from relay.telemetry.sampler import SAMPLER
@@ -31,15 +31,6 @@ from relay.telemetry.sampler import SAMPLER
 log = get_logger()
 
 _SESSIONS_GRACE_S = 10.0
-
-
-class DoorRefused(RelayError):
-    """The operating system gave no listening socket for a front door; `errno` says why."""
-
-    def __init__(self, door: ListenerSettings, error: OSError) -> None:
-        super().__init__(f"cannot listen on {door.address}: {error}")
-        self.door, self.errno = door, error.errno
-        self.reason = error.strerror or str(error)
 
 
 def serve(settings: RelaySettings) -> int:
@@ -53,7 +44,7 @@ def serve(settings: RelaySettings) -> int:
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
         flush()
-        sys.stderr.write(f"relay: {_why(error, settings)}\n")
+        sys.stderr.write(f"relay: {why(error, settings)}\n")
         return 1
     finally:
         flush()
@@ -91,51 +82,10 @@ def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:
     return uvloop.run
 
 
-def _why(error: Exception, settings: RelaySettings) -> str:
-    """The one line that says why the start was refused, and the remedy."""
-    if isinstance(error, StoreLocked):
-        return f"{error}; stop that one first (systemctl stop relay, or kill its process)"
-    if isinstance(error, DoorRefused):
-        return _why_no_socket(error, settings) if error.door.path is not None else _why_no_door(error, settings)
-    if isinstance(error, BadCertificate):
-        name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER__TLS_CERT"
-        return f"{name}: {error}; give a certificate chain (PEM) and the key that belongs to it"
-    if isinstance(error, OSError) and error.filename and settings.data_dir.is_relative_to(str(error.filename)):
-        return f"RELAY_DATA_DIR: {error.filename}: {error.strerror}; give a folder that can be written"
-    if isinstance(error, OSError) and error.errno == errno.EACCES:
-        return f"{error}; ports below 1024 and folders of others need rights: give others, or run as their owner"
-    return str(error)
-
-
-def _why_no_door(error: DoorRefused, settings: RelaySettings) -> str:
-    host, port = error.door.host, error.door.port
-    name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER"
-    of_host, of_port = (name, name) if settings.listeners else (f"{name}__HOST", f"{name}__PORT")
-    match error.errno:
-        case errno.EADDRNOTAVAIL:
-            return f"{of_host}: {host} is no address of this machine; give one that is"
-        case errno.EADDRINUSE:
-            return f"{of_port}: {host} port {port} is in use; stop what listens there, or give another port"
-        case errno.EACCES:
-            return f"{of_port}: no right to listen on {host} port {port}; give one above 1023, or CAP_NET_BIND_SERVICE"
-        case _:
-            return f"{of_host}: cannot listen on {host} port {port}: {error.reason}; give another address"
-
-
-def _why_no_socket(error: DoorRefused, settings: RelaySettings) -> str:
-    name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER__PATH"
-    path = error.door.path
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"{name}: somebody listens at {path}; stop that one, or give another path"
-        case errno.EEXIST:
-            return f"{name}: {path} exists and is no socket; remove it, or give another path"
-        case _:
-            return f"{name}: cannot listen at {path}: {error.reason}; give a path in a folder that can be written"
-
-
 async def _run(settings: RelaySettings) -> int:
-    ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[int] = loop.create_future()
+    hangups = Hangups()
 
     def end(status: int) -> None:
         if not ending.done():
@@ -146,7 +96,8 @@ async def _run(settings: RelaySettings) -> int:
         end(1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end, 0)
+        loop.add_signal_handler(number, end, 0)
+    loop.add_signal_handler(signal.SIGHUP, hangups.heard)
     log.info("daemon.started", version=__version__, pid=os.getpid(), path=str(settings.data_dir))
     for line in warnings(settings):
         log.warning("settings.doubtful", detail=line)
@@ -154,23 +105,26 @@ async def _run(settings: RelaySettings) -> int:
     async with build(settings, on_lost=lost) as relay:
         server = ControlServer(settings.data_dir, relay.control)
         web = Web(settings.console, settings.data_dir) if settings.console.enabled else None
+        reloader = Reloader(settings, relay, users=(server.configure,))
         try:
+            await reloader.accounts_file.start()
             await _start(relay, server, given)
             sampling = asyncio.create_task(SAMPLER.run(), name="sampler")
             if web is not None:
                 web.start()
             notify(os.environ, "READY=1")
             _calm_collector()
-            status = await ending
+            async with reloader.watching(hangups):
+                status = await ending
         except BaseException:
             if web is not None:
                 await web.stop()
-            await _stop(relay, server, settings, orderly=False)
+            await _stop(relay, server, reloader.settings, orderly=False)
             raise
         sampling.cancel()
         notify(os.environ, "STOPPING=1")
         log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
-        if not await _stop(relay, server, settings, orderly=status == 0):
+        if not await _stop(relay, server, reloader.settings, orderly=status == 0):
             status = 1
         if web is not None:
             await web.stop()
@@ -179,21 +133,15 @@ async def _run(settings: RelaySettings) -> int:
 
 
 async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) -> None:
-    doors = relay.control.settings.doors
-    sockets = assigned(given, doors)
     _warn_of_openness(relay)
     await relay.dispatcher.start()
     relay.aftercare.start()
     await server.start()
-    for door, listener, socket in zip(doors, relay.listeners, sockets, strict=True):  # last to start, first to stop
-        try:
-            await listener.start(socket)
-        except OSError as error:
-            raise DoorRefused(door, error) from error
+    await relay.doors.start(given)  # last to start, first to stop
     log.info(
         "daemon.ready",
-        port=relay.listeners[0].port,
-        doors=len(relay.listeners),
+        port=relay.doors.listeners[0].port,
+        doors=len(relay.doors.listeners),
         accounts=len(relay.core.directory.accounts()),
     )
 
@@ -219,25 +167,20 @@ def _warn_of_openness(relay: Relay) -> None:
 
 async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *, orderly: bool) -> bool:
     """False: something could not be recorded; queue and ledger are left as they are, the next start sorts it out."""
-    for listener in relay.listeners:
-        listener.stop_accepting()
+    relay.doors.stop_accepting()
     await relay.aftercare.stop()
     if not orderly:  # the store is lost: nothing could be recorded
         relay.dispatcher.lost()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await relay.dispatcher.stop(0)
-                await _drain(relay.listeners, 1)
+                await relay.doors.drain(1)
         await server.stop()
         return False
     drained, recorded = await asyncio.gather(
-        _drain(relay.listeners, _SESSIONS_GRACE_S), relay.dispatcher.stop(settings.dispatch.grace_s)
+        relay.doors.drain(_SESSIONS_GRACE_S), relay.dispatcher.stop(settings.dispatch.grace_s)
     )
     await server.stop()
     if recorded and drained:
         await relay.core.queue.close()
     return recorded
-
-
-async def _drain(listeners: tuple[Listener, ...], timeout_s: float) -> bool:
-    return all(await asyncio.gather(*(listener.drain(timeout_s) for listener in listeners)))

@@ -67,6 +67,7 @@ accounts = Table(
     Column("state_since", Milliseconds),
     Column("revision", Integer, nullable=False, server_default="1"),  # grows with settings and credential
     Column("created_at", Milliseconds, nullable=False),
+    Column("managed_by", Text),  # path of the accounts file that declares it; NULL: people manage it
     sqlite_autoincrement=True,  # the id of a removed account is never given again: history would change hands
 )
 
@@ -77,6 +78,7 @@ senders = Table(
     Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("from_policy", Text, nullable=False, server_default="keep"),  # keep | rewrite | refuse
     Column("created_at", Milliseconds, nullable=False),
+    Column("managed_by", Text),  # as in accounts
 )
 
 clients = Table(
@@ -91,6 +93,7 @@ clients = Table(
     Column("login", Text),  # NULL: known by its networks alone
     Column("password_hash", Text),  # argon2id
     Column("options", Text, nullable=False, server_default="{}"),  # JSON object: the other fields of model.Client
+    Column("managed_by", Text),  # as in accounts
     Index("ix_clients_login", "login", unique=True),
 )
 
@@ -102,6 +105,7 @@ secrets = Table(
     Column("key_id", Text, nullable=False, index=True),
     Column("sealed", LargeBinary, nullable=False),  # nonce and ciphertext, see credentials.sealing
     Column("changed_at", Milliseconds, nullable=False),
+    Column("managed_by", Text),  # as in accounts
     PrimaryKeyConstraint("account_id", "kind"),
 )
 

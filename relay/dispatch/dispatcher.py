@@ -105,6 +105,15 @@ class Dispatcher:
         for account_id, due_at in (await self.queue.due_times()).items():
             self._lane(account_id).backlog(due_at)
 
+    def configure(self, settings: DispatchSettings, *, history_days: int) -> None:
+        """Other settings from now on; a wait that has begun ends when it would have."""
+        self.settings = settings
+        self._upkeep.configure(lifetime_ms=int(settings.lifetime_s * 1000), history_ms=history_days * 86_400_000)
+        self._probes.configure(settings.probe_s)
+        for lane in tuple(self._lanes.values()):
+            if lane.suspended:
+                self._probes.later(lane)
+
     async def stop(self, grace_s: float) -> bool:
         """Give nothing away any more; let attempts end for `grace_s`, cancel the rest, record everything.
 

@@ -15,6 +15,12 @@ class Probes:
         self._after_s, self._begin = after_s, begin
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
+    def configure(self, after_s: float) -> None:
+        """Another wait for those that begin now; 0 ends them all."""
+        self._after_s = after_s
+        if not after_s:
+            self.stop()
+
     def later(self, lane: Lane) -> None:
         """Try its login after a while, with the next message that waits."""
         if self._after_s and lane.account_id not in self._timers:
@@ -25,6 +31,7 @@ class Probes:
         """No more timers."""
         for timer in self._timers.values():
             timer.cancel()
+        self._timers.clear()
 
     def _due(self, lane: Lane) -> None:
         del self._timers[lane.account_id]

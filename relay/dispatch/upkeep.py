@@ -47,6 +47,10 @@ class Upkeep:
         self._delayed = delayed
         self._failed = failed
 
+    def configure(self, *, lifetime_ms: int, history_ms: int) -> None:
+        """Other ages from the next tick on."""
+        self._lifetime_ms, self._history_ms = lifetime_ms, history_ms
+
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
         while True:

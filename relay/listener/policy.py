@@ -34,21 +34,35 @@ class Sender(NamedTuple):
     route: Route | None
 
 
+class Occupancy:
+    """How many sessions are open at a door, in all and by address; outlives a change of its settings."""
+
+    __slots__ = ("by_host", "connections")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.by_host: dict[str, int] = {}
+
+
 class AccessPolicy:
     """Decides at connection, at MAIL, at RCPT, and once the header is known; its decisions stand for good.
 
-    `rates` is shared by all doors.
+    `rates` is shared by all doors, `occupancy` by the policies that one door has had (None: this is its first).
     """
 
     def __init__(
-        self, settings: ListenerSettings, directory: Directory, has_room: Callable[[], bool], rates: Rates
+        self,
+        settings: ListenerSettings,
+        directory: Directory,
+        has_room: Callable[[], bool],
+        rates: Rates,
+        occupancy: Occupancy | None = None,
     ) -> None:
         self._settings = settings
         self._directory = directory
         self._has_room = has_room
         self._rates = rates
-        self._connections = 0
-        self._by_host: dict[str, int] = {}
+        self._occupancy = occupancy or Occupancy()
         self._inside = lru_cache(maxsize=1024)(self._look_up)
 
     def enter(self, host: str) -> Peer | Reply:
@@ -56,13 +70,14 @@ class AccessPolicy:
         address = self._inside(host)
         if address is None:
             return replies.network_not_allowed(host)
-        if self._connections >= self._settings.max_connections:
+        occupancy = self._occupancy
+        if occupancy.connections >= self._settings.max_connections:
             return replies.BUSY
-        here = self._by_host.get(host, 0)
+        here = occupancy.by_host.get(host, 0)
         if here >= self._settings.max_connections_per_client:
             return replies.BUSY_CLIENT
-        self._connections += 1
-        self._by_host[host] = here + 1
+        occupancy.connections += 1
+        occupancy.by_host[host] = here + 1
         return self.identify(host, self._directory.client_for(address))
 
     def identify(self, host: str, client: Client | None, *, authenticated: bool = False) -> Peer:
@@ -73,12 +88,13 @@ class AccessPolicy:
 
     def leave(self, peer: Peer) -> None:
         """Count a connection out."""
-        self._connections -= 1
-        left = self._by_host[peer.host] - 1
+        occupancy = self._occupancy
+        occupancy.connections -= 1
+        left = occupancy.by_host[peer.host] - 1
         if left:
-            self._by_host[peer.host] = left
+            occupancy.by_host[peer.host] = left
         else:
-            del self._by_host[peer.host]
+            del occupancy.by_host[peer.host]
 
     def sender(self, peer: Peer, reverse_path: str, size: int = 0) -> Sender | Reply:
         """May this client send as `reverse_path` ("": null) now? `size` is what it declares, 0 when it does not."""

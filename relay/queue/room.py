@@ -45,6 +45,11 @@ class Room:
             self.floor_bytes = self._floor if self._floor is not None else self._default(device)
         return self.free_bytes >= self.floor_bytes
 
+    def configure(self, *, floor_bytes: int | None, max_message_bytes: int) -> None:
+        """Other numbers from now on, see the constructor."""
+        self._floor, self._max_message_bytes = floor_bytes, max_message_bytes
+        self.spent()
+
     def spent(self) -> None:
         """A write found no room: ask the system again before the next message."""
         self._asked_at = float("-inf")

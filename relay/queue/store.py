@@ -58,7 +58,7 @@ class Queue:
         self._database = database
         self._spool = spool
         self._ledger = ledger
-        self._memory_left = memory_bytes
+        self._memory_bytes = self._memory_left = memory_bytes
         self._clock = clock
         self._ids = IdSource()
         self._claiming = asyncio.Lock()
@@ -91,6 +91,12 @@ class Queue:
         known = await self._database.read(aging.owed_files)
         await asyncio.to_thread(self._spool.sweep, known)
         return in_doubt
+
+    def configure(self, *, memory_bytes: int, inline_bytes: int) -> None:
+        """Other bounds for what comes from now on; what is in hand counts on."""
+        self._memory_left += memory_bytes - self._memory_bytes
+        self._memory_bytes = memory_bytes
+        self._spool.inline_bytes = inline_bytes
 
     async def renew(self) -> bool:
         """Renew the lease of everything in hand; False: another node declared this one dead."""

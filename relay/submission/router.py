@@ -70,6 +70,13 @@ class RoutedTransport:
             way_of=self._way_of,
         )
 
+    def configure(self, settings: SubmissionSettings) -> None:
+        """Other settings from the next transaction on."""
+        self._settings = settings
+        self._smtp.configure(settings)
+        if self._http is not None:
+            self._http.configure(settings)
+
     async def close(self) -> None:
         """Of both; a few seconds at most."""
         await self._smtp.close()

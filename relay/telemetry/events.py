@@ -36,11 +36,14 @@ EVENTS: dict[str, Event] = {
     # the program
     "daemon.started": _event("info", "the process has begun", "version", "python", "pid"),
     "daemon.ready": _event("info", "the front door is open", "doors", "accounts", "queued"),
+    "daemon.reloaded": _event("info", "the settings were read again and are in force", "settings", "doors"),
+    "daemon.reload_refused": _event("error", "the new settings cannot be: the old ones stay in force"),
     "daemon.stopping": _event("info", "no new mail is taken; deliveries under way may finish", "signal"),
     "daemon.stopped": _event("info", "all is closed"),
     "daemon.fault": _event("error", "a bug or an impossible state; the daemon lives on", "traceback"),
     "settings.doubtful": _event("warning", "allowed, but deserves a look at every start"),
     "library.logged": _event("warning", "a library spoke through the standard logging module", "logger", "traceback"),
+    "settings.restart_needed": _event("warning", "changed, and counts from the next start on only", "settings"),
     "log.dropped": _event("warning", "nobody read the log fast enough, or it could not be written", "lines"),
     # front door
     "listener.started": _event("info", "a front door listens", "tls"),
@@ -87,6 +90,8 @@ EVENTS: dict[str, Event] = {
     "account.recovered": _event("info", "its upstream takes its mail again"),
     "account.checked": _event("info", "the login of an account without mail was tried"),
     "accounts.changed": _event("info", "accounts, senders or clients were changed", "accounts", "senders", "clients"),
+    "accounts.applied": _event("info", "the accounts file changed what is registered", "added", "changed", "removed"),
+    "accounts.refused": _event("error", "the accounts file cannot be applied: what is registered stays as it was"),
     "clients.open": _event("warning", "no client is defined: any allowed network may use any registered sender"),
     "upstream.connected": _event("debug", "a connection upstream is open and logged in", "tls", "mechanism"),
     "upstream.closed": _event("debug", "a connection upstream is closed", "messages"),

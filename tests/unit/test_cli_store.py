@@ -55,7 +55,7 @@ ELSEWHERE = {
     "audit": "",
     "migrate": "",
 }
-OTHERWISE = {"serve", "demo", "account add", "check", "explain", "sendmail", "client switches", "restore"}
+OTHERWISE = {"serve", "demo", "account add", "check", "explain", "sendmail", "client switches", "restore", "apply", "reload"}
 OTHERWISE |= {f"import {relay}" for relay in ("postfix", "msmtp", "emailproxy", "decke")}  # may be the first
 
 

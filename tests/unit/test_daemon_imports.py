@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 HEAVY = (
-    *("alembic", "mako", "httpx", "authlib", "joserfc", "rich", "typer", "fastapi", "jinja2", "pydantic_settings"),
+    *("alembic", "mako", "httpx", "authlib", "joserfc", "rich", "typer", "fastapi", "jinja2"),
     *("sqlalchemy.orm", "sqlalchemy.dialects.postgresql"),
 )
 

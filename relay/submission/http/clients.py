@@ -41,6 +41,12 @@ class Clients:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    def configure(self, deadlines: Deadlines, *, ca_file: Path | None, idle_s: float) -> None:
+        """Other settings: whoever has a client keeps it to the end of its message, the next one gets a new one."""
+        self._deadlines, self._ca_file, self._idle_s = deadlines, ca_file, idle_s
+        for kept in tuple(self._kept.values()):
+            self._retire(kept)
+
     @asynccontextmanager
     async def of(self, upstream: Upstream) -> AsyncIterator[httpx.AsyncClient]:
         """The client of exactly this identity; that of the account's former one is closed. Raises DialFailed."""

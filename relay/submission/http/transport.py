@@ -70,6 +70,11 @@ class HttpTransport:
         self._clients = Clients(self._deadlines, ca_file=settings.api_ca_file, idle_s=settings.idle_s, way_of=way_of)
         self._apis: dict[TransportKind, Api] = {"graph": Graph(), "gmail": Gmail(now_s)}
 
+    def configure(self, settings: SubmissionSettings) -> None:
+        """Other settings from the next message on; clients are made anew for them."""
+        self._settings, self._deadlines = settings, Deadlines.of(settings)
+        self._clients.configure(self._deadlines, ca_file=settings.api_ca_file, idle_s=settings.idle_s)
+
     async def carry(self, upstream: Upstream, source: Source) -> None:
         """See `submission.transport.Transport.carry`. Returns after the first failure to reach the API."""
         submission = source.take()

@@ -38,6 +38,10 @@ class Pool:
         self._open: Counter[int] = Counter()
         self._closed = False
 
+    def configure(self, *, idle_s: float, most_messages: int) -> None:
+        """Other bounds for what is put back from now on."""
+        self._idle_s, self._most_messages = idle_s, most_messages
+
     def opened(self, account_id: int) -> None:
         """A connection is being made."""
         self._open[account_id] += 1

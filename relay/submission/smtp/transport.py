@@ -40,10 +40,16 @@ class SmtpTransport:
         way_of: WayOf = direct,
     ) -> None:
         self._secret, self._second, self._tries, self._way_of = secret, second, tries, way_of
+        self._hostname = hostname
+        self._pool = Pool(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
+        self.configure(settings)
+
+    def configure(self, settings: SubmissionSettings) -> None:
+        """Other settings from the next transaction on; the EHLO name is for new connections."""
         self._deadlines = Deadlines.of(settings)
         self._most_messages = settings.max_messages_per_connection
-        self._ehlo_name = greeting_name(settings.ehlo_name or hostname)
-        self._pool = Pool(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
+        self._ehlo_name = greeting_name(settings.ehlo_name or self._hostname)
+        self._pool.configure(idle_s=settings.idle_s, most_messages=settings.max_messages_per_connection)
 
     async def carry(self, upstream: Upstream, source: Source) -> None:
         """See `submission.transport.Transport.carry`.

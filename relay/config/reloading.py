@@ -1,0 +1,53 @@
+"""Which settings a running daemon takes over, and which need a restart. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.config.settings import RelaySettings
+from relay.config.variables import Variable, variables
+
+# Sections and fields that the daemon's reload puts in force. Whatever is not named here needs a restart.
+_TAKEN_OVER = frozenset(
+    {"listener", "listeners", "accounts_file", "dispatch", "submission", "queue", "log", "oauth", "upstream", "imap"}
+)
+_NOT_TAKEN_OVER = frozenset(
+    {("oauth", "ca_file"), ("dispatch", "login_check_s"), ("submission", "graph_url"), ("submission", "gmail_url")}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """`settings` are to be in force: the wanted ones where they can be, else those of before.
+
+    `changed` and `restart` are the names of settings that differ: those that count now, those that wait for a restart.
+    """
+
+    settings: RelaySettings
+    changed: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+def reloading(before: RelaySettings, wanted: RelaySettings) -> Reloading:
+    """What becomes of `before` when the sources say `wanted`."""
+    changed, restart = list[str](), list[str]()
+    for variable in variables().values():
+        if _value(before, variable) != _value(wanted, variable):
+            (changed if _is_taken_over(variable) else restart).append(variable.name)
+    kept = {name: getattr(before, name) for name in type(before).model_fields if name not in _TAKEN_OVER}
+    for section, field in _NOT_TAKEN_OVER:
+        kept[section] = kept.get(section, getattr(wanted, section)).model_copy(
+            update={field: getattr(getattr(before, section), field)}
+        )
+    return Reloading(wanted.model_copy(update=kept), tuple(changed), tuple(restart))
+
+
+def _is_taken_over(variable: Variable) -> bool:
+    return variable.path[0] in _TAKEN_OVER and variable.path not in _NOT_TAKEN_OVER
+
+
+def _value(settings: RelaySettings, variable: Variable) -> object:
+    value: object = settings
+    for part in variable.path:
+        value = getattr(value, part)
+    return value
