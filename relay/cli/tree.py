@@ -73,7 +73,7 @@ def build() -> typer.Typer:
     """All commands. Called for one command only, never by the daemon."""
     import typer
 
-    from relay.cli import account, check, client, console, demo, history, key, queue, sender, sendmail, service
+    from relay.cli import account, check, client, console, demo, health, history, key, queue, sender, sendmail, service
 
     app = _group("A local SMTP relay that logs in upstream with each sender's own, encrypted credentials.")
     app.callback(epilog="Example: relay account add billing@example.com")(_root)
@@ -88,7 +88,10 @@ def build() -> typer.Typer:
         group = _group(text)
         module.register(group)
         app.add_typer(group, name=name)
-    for register in (service.register, sendmail.register, check.register, demo.register, history.register):
+    for register in (
+        *(service.register, health.register, sendmail.register),
+        *(check.register, demo.register, history.register),
+    ):
         register(app)
     assert isinstance(app, typer.Typer)
     return app
