@@ -45,7 +45,7 @@ fuzz: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# The program for a service: PREFIX/bin/relay, without make, pip's cache or this checkout. Run it again to upgrade.
+# The program for a service: PREFIX/bin/relay needs neither make nor this checkout. Run it again to upgrade.
 install: PREFIX ?= /opt/relay
 install:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
