@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest fuzz bench demo lock example clean
+.PHONY: run test check lint types layers peers interop-more killtest reloadtest fuzz bench demo lock example clean install image image-test sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -48,10 +48,50 @@ fuzz: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# The program for a service: PREFIX/bin/relay needs neither make nor this checkout. Run it again to upgrade.
+install: PREFIX ?= /opt/relay
+install:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	site=$$($(PREFIX)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	rm -rf "$$site/relay" && cp -R relay "$$site/relay" && $(PREFIX)/bin/python -m compileall -q "$$site/relay"
+	printf '#!$(PREFIX)/bin/python\nimport sys\nfrom relay.__main__ import main\nsys.exit(main())\n' > $(PREFIX)/bin/relay
+	chmod 755 $(PREFIX)/bin/relay
+
+# ENGINE=podman or BASE=… (any image of Debian's family with Python 3.11 or newer), as wanted.
+image: ENGINE ?= docker
+image: BASE ?= python:3.13-slim
+image:
+	$(ENGINE) build --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--tag authrelay/relay:$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' relay/__init__.py) .
+
+# Builds the image and runs it, without a container engine: as root, with Debian's buildah and debootstrap. Some minutes.
+# IMAGE_TEST_BASE=FOLDER: a root file system that debootstrap made before, with python3-venv, ca-certificates and tini.
+image-test: $(VENV)/.dev
+	@sh tests/image/install-tools
+	IMAGE_TEST=yes $(BIN)/pytest tests/image
+
+# What the relay is made of, as CycloneDX; the image brings its own.
+sbom: $(VENV)/supply-chain/.done
+	mkdir -p dist
+	$(VENV)/supply-chain/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --spec-version 1.6 -o dist/sbom.cdx.json requirements/run.txt
+
+# Known vulnerabilities of the locked libraries; asks the advisory service of PyPI, so it needs the internet.
+audit: $(VENV)/supply-chain/.done
+	$(VENV)/supply-chain/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/run.txt
+
+$(VENV)/supply-chain/.done: requirements/supply-chain.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/supply-chain
+	$(VENV)/supply-chain/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/supply-chain.txt
+	touch $@
+
 # Locks with hashes; needs network and uv (https://docs.astral.sh/uv/).
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/run.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/dev.txt
+	uv pip compile --group supply-chain --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/supply-chain.txt
 
 example: $(VENV)/.run
 	$(BIN)/python -m relay.config.example > relay.env.example

@@ -41,6 +41,10 @@ class RelayDaemon:
         assert self._process is not None
         return self._process.pid
 
+    def command(self, *arguments: str) -> list[str]:
+        """The process that runs `relay ARGUMENTS`."""
+        return [sys.executable, "-m", "relay", *arguments]
+
     def environment(self) -> dict[str, str]:
         """What the daemon and its commands see: the settings and PATH, nothing of ours."""
         base = {
@@ -56,7 +60,7 @@ class RelayDaemon:
     async def start(self) -> None:
         """Start it and return once its front door is open; the same port each time. RuntimeError shows why not."""
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", "serve"),
+            *self.command("serve"),
             env=self.environment(),
             cwd=self.data.parent,
             stdin=asyncio.subprocess.DEVNULL,
@@ -93,6 +97,10 @@ class RelayDaemon:
         """SIGABRT, as a failed assertion of a library sends it: dumps core where that is not forbidden."""
         return await self._end(signal.SIGABRT)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; only while it runs."""
+        os.kill(self.pid, number)
+
     async def wait(self, timeout_s: float = STOP_S) -> int:
         """Its exit status once it has ended by itself; TimeoutError if it does not."""
         assert self._process is not None
@@ -105,7 +113,7 @@ class RelayDaemon:
         if self._process is None:
             return 0
         if self._process.returncode is None:
-            self._process.send_signal(number)
+            self.signal(number)
         try:
             return await self.wait()
         except TimeoutError:
@@ -140,7 +148,7 @@ class RelayDaemon:
     async def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> CompletedProcess[str]:
         """Run `relay ARGUMENTS` as a process beside the daemon. `check`: AssertionError unless its status is 0."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", *arguments),
+            *self.command(*arguments),
             env=self.environment(),
             cwd=self.data.parent,
             stdin=asyncio.subprocess.PIPE,

@@ -81,6 +81,7 @@ def build() -> typer.Typer:
         client,
         console,
         demo,
+        health,
         history,
         importing,
         key,
@@ -108,6 +109,7 @@ def build() -> typer.Typer:
         app.add_typer(group, name=name)
     for register in (
         service.register,
+        health.register,
         backup.register,
         sendmail.register,
         check.register,

@@ -116,7 +116,7 @@ async def _measure(control: Control) -> None:
     for state in ("queued", "active", "deferred", "held", "in_doubt"):
         COUNTERS.gauge("relay_queue_deliveries", states.get(state, 0), state=state)
     COUNTERS.gauge("relay_queue_oldest_seconds", max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0)
-    control.queue.room.enough()
+    COUNTERS.gauge("relay_ready", float((await health(control))["ready"]))
     COUNTERS.gauge("relay_storage_free_bytes", control.queue.room.free_bytes)
     for account in control.directory.accounts():
         lane = control.lanes.state(account.id) if control.lanes is not None else {}

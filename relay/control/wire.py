@@ -44,20 +44,22 @@ def call(
     action: str,
     arguments: Mapping[str, Any],
     on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    *,
+    answer_s: float = ACTION_S + 10,
 ) -> Any:
-    """Have the running daemon do `action`; its result.
+    """Have the running daemon do `action`; its result, or what it tells meanwhile, each within `answer_s`.
 
     Raises NoDaemon, and ControlError, also when the daemon ends or stays silent in the middle: then the change
     may have been made or not, and the remedy says so.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_CONNECT_S)
+        connection.settimeout(min(_CONNECT_S, answer_s))
         try:
             with reachable(data_dir) as address:
                 connection.connect(address)
         except OSError as error:
             raise NoDaemon(f"no daemon answers in {data_dir}") from error
-        connection.settimeout(ACTION_S + 10)
+        connection.settimeout(answer_s)
         request = json.dumps({"action": action, "args": dict(arguments)}).encode() + b"\n"
         if len(request) > MAX_LINE:
             raise ControlError("the request is too large", "give fewer ids in one command")

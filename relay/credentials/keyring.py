@@ -1,6 +1,7 @@
 """The key ring: every key by its id, and which one is primary, the one that seals what is new.
 
-Keys come from `<id>.key` in the keys folder, `relay-key-<id>` in the secrets folder, and `RELAY_MASTER_KEY`.
+Keys come from `<id>.key` in the keys folder, `relay-key-<id>` in the secrets folder and in the credentials that systemd
+loaded for the service, and `RELAY_MASTER_KEY`.
 Primary is the id in the file `primary` of the keys folder, else the one of `RELAY_MASTER_KEY`, else the last
 by name (ids that are made here begin with the day).
 """
@@ -19,6 +20,7 @@ from relay.credentials.sealing import KEY_BYTES, Key
 
 MASTER_KEY = "RELAY_MASTER_KEY"
 SECRETS_DIR = Path("/run/secrets")
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=; some versions show its files as mode 0440
 
 _SUFFIX = ".key"
 _MOUNTED_PREFIX = "relay-key-"
@@ -171,7 +173,9 @@ def load_key_ring(
     name) and KeyMissing when `primary` names a key that is not there.
     """
     master = _from_environment(environ)
-    mounted = _from_secrets(secrets_dir) if secrets_dir is not None else []
+    loaded = environ.get(_CREDENTIALS)
+    folders = (secrets_dir, Path(loaded) if loaded else None)
+    mounted = [key for folder in folders if folder is not None for key in _from_secrets(folder)]
     keys: dict[str, Key] = {}
     for key in (*_from_folder(keys_dir), *mounted, *([master] if master else [])):
         known = keys.setdefault(key.id, key)

@@ -185,9 +185,13 @@ def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StorageFull(f"no room for {path}: free some space on its device")
-    remedy = (
-        "restore it from a backup" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else "see to its device"
-    )
+    match code:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            remedy = "restore it from a backup"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            remedy = f"let user {os.geteuid()} write {path.parent} and what is in it"
+        case _:
+            remedy = "see to its device"
     return StorageFailed(f"{path} cannot be used ({error.orig}): {remedy}")
 
 

@@ -55,7 +55,8 @@ ELSEWHERE = {
     "audit": "",
     "migrate": "",
 }
-OTHERWISE = {"serve", "demo", "account add", "check", "explain", "sendmail", "client switches", "restore", "apply", "reload"}
+OTHERWISE = {"serve", "demo", "account add", "check", "explain", "sendmail", "client switches"}
+OTHERWISE |= {"restore", "apply", "reload", "health"}
 OTHERWISE |= {f"import {relay}" for relay in ("postfix", "msmtp", "emailproxy", "decke")}  # may be the first
 
 

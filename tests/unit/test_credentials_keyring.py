@@ -148,6 +148,19 @@ def test_mounted_secrets_may_be_readable_but_not_writable_by_others(folder: Path
         _load(folder, mounted)
 
 
+def test_a_credential_that_systemd_loaded_is_a_key(folder: Path, tmp_path: Path) -> None:
+    loaded = tmp_path / "credentials"
+    loaded.mkdir()
+    _put(loaded, "other-credential", text="not ours")
+    _put(loaded, "relay-key-sealed", mode=0o440)  # its mode where an access list names the service's user
+    environ = {"CREDENTIALS_DIRECTORY": str(loaded)}
+    ring = load_key_ring(folder, environ=environ, secrets_dir=None)
+    assert ring.ids == {"sealed"}
+    assert create_first_key(folder, ring)[1] is False
+    loaded.joinpath("relay-key-sealed").unlink()
+    assert load_key_ring(folder, environ=environ, secrets_dir=None).ids == frozenset()
+
+
 def test_a_mounted_secret_may_be_a_link_as_kubernetes_makes_them(folder: Path, tmp_path: Path) -> None:
     mounted, data = tmp_path / "secrets", tmp_path / "secrets" / "..data"
     data.mkdir(parents=True)
