@@ -116,7 +116,7 @@ def show(address: Address, as_json: Json = False) -> None:
 
 def where(entry: Mapping[str, Any]) -> str:
     """`host:port tls`, or whose HTTP API and where."""
-    if entry["transport"] != "smtp":
+    if entry.get("transport", "smtp") != "smtp":  # an IMAP server has none
         return f"{_APIS[entry['transport']]} at {entry['host']}:{entry['port']}"
     return f"{entry['host']}:{entry['port']} {entry['tls']}"
 

@@ -117,7 +117,9 @@ async def test_what_the_whole_organisation_forbids_stops_it_with_one_login(
         await daemon.stop()
         await daemon.start()
         await daemon.cli("account", "resume", OTHER)
-        assert {(await upstream.next_message()).account for _ in range(2)} == {APP, OTHER}
+        owed = {APP, OTHER}
+        while owed:  # between them a notice about the trouble may go through the account that works
+            owed.discard((await upstream.next_message()).account)
         await daemon.event("account.resumed", account=APP)
         assert ("relay", APP) in await trail(daemon, "account.resume")
         assert rows(daemon, "SELECT count(*) FROM conditions WHERE closed_at IS NULL") == [(0,)]

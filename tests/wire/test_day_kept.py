@@ -45,7 +45,7 @@ async def restarted(folder: Path) -> AsyncIterator[Talker]:
     """A session at the door of a relay that was just started: client `erp` may send 10,000 octets a day."""
     settings = RelaySettings(data_dir=folder, listener=ListenerSettings(port=0))
     async with build(settings, on_lost=lambda error: None) as relay:
-        [listener] = relay.listeners
+        [listener] = relay.doors.listeners
         await listener.start()
         talker = Talker(*await asyncio.open_connection("127.0.0.1", listener.port))
         try:
