@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -58,6 +59,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.attempts = Attempts()
+        self.turn = asyncio.Lock()  # of a login: each takes 64 MiB, and a thread of those that write mail, too
         self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
 
 

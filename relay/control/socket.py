@@ -122,7 +122,7 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
             credential = {str(kind): str(token) for kind, token in given.items()}
             key = request.get("key")
             return _Request(action, arguments, credential, str(key) if key is not None else None)
-        case {"action": str(action), "args": dict(arguments)}:
+        case {"action": str(action), "args": dict(arguments)} if "as" not in request:  # whoever it is, is not everybody
             return _Request(action, arguments, None, None)
     raise ValueError("another form")
 

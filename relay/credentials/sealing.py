@@ -47,6 +47,11 @@ class Key:
         """The key itself, as key files hold it: for a backup of keys, and for nothing else."""
         return f"{self._material.hex()}\n"
 
+    def fingerprint(self, octets: bytes) -> bytes:
+        """Tells equal `octets` without telling them: nobody can try guesses against it who has not the key."""
+        own = hmac.digest(self._material, b"relay fingerprint", "sha256")  # never the key that seals
+        return hmac.digest(own, octets, "sha256")
+
     def seal(self, account_id: int, kind: str, secret: str) -> bytes:
         """The sealed form of `secret` for that account and kind. Raises SecretRefused when it cannot be kept."""
         nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -86,7 +86,7 @@ class Web:
 
     async def _run(self, listening: socket.socket) -> None:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay.console"),
+            *(sys.executable, "-P", "-m", "relay.console"),  # -P: no module comes from wherever we were started
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -120,7 +120,7 @@ class Web:
                 told = json.loads(line)
                 event, level = told.pop("event"), told.pop("level")
                 known = EVENTS[event].keys | COMMON_KEYS
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                 log.warning("library.logged", logger="console", detail=line[:1000].decode("utf-8", "replace"))
                 continue
             facts: dict[str, Any] = {key: value for key, value in told.items() if key in known}
@@ -153,7 +153,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     try:
         async with asyncio.timeout(_STOP_S / 2):
             await process.wait()
-    except (TimeoutError, asyncio.CancelledError):
+    except TimeoutError:  # an OSError: were it raised, the supervisor would take it for a port that is taken, and go on
+        pass
+    finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        raise
+    await process.wait()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +17,7 @@ import pytest
 from relay.config.console import ConsoleSettings
 from relay.config.settings import RelaySettings
 from relay.control import registry
-from relay.control.access import admission, second_factor
+from relay.control.access import admission, answers, second_factor
 from relay.control.access.attempts import MOST, WINDOW_S, Attempts
 from relay.control.access.model import OWNED, PERSONAL, SCOPE_OF, SCOPES
 from relay.control.context import Control, ControlError
@@ -122,6 +125,66 @@ async def test_who_guesses_waits(control: Control) -> None:
         assert await kind(login(control, password="wrong")) in ("unauthenticated", "throttled")
     assert await kind(login(control)) == "throttled"
     assert await kind(act(control, "console.accept", token="x", address=HERE)) == "throttled"
+
+
+async def test_guesses_that_come_together_are_counted_one_by_one(control: Control) -> None:
+    for number in range(MOST - 2):
+        control.desk.attempts.bad("name admin", f"address elsewhere {number}")
+    kinds = await asyncio.gather(*(kind(login(control, password=f"wrong {number}")) for number in range(6)))
+    assert sorted(kinds) == ["throttled"] * 4 + ["unauthenticated"] * 2
+
+
+async def test_a_login_of_ones_own_buys_no_more_guesses_at_others(control: Control) -> None:
+    await act(control, "user.add", name="ann", password=PASSWORD)
+    for number in range(MOST):
+        control.desk.attempts.bad(f"name {number}", f"address {HERE}")
+        if number == MOST - 2:
+            await login(control, "ann")
+    assert await kind(login(control)) == "throttled"
+
+
+async def test_a_change_of_one_thing_leaves_a_user_locked_out(control: Control) -> None:
+    await act(control, "user.add", name="ann", password=PASSWORD)
+    link = (await act(control, "user.invite", name="ann"))["path"]
+    await act(control, "user.set", name="ann", disabled=True)
+    changed = await act(control, "user.set", name="ann", accounts=["bob@example.com"])
+    assert changed["disabled"]
+    assert await kind(login(control, "ann")) == "unauthenticated"
+    await act(control, "user.set", name="ann", disabled=False)
+    assert "session" in await login(control, "ann")
+    used = act(control, "console.accept", token=link.removeprefix("/invite/"), address=HERE)
+    assert await kind(used) == "unauthenticated"
+
+
+async def test_an_invitation_that_two_follow_at_once_lets_one_in(control: Control) -> None:
+    token = (await act(control, "user.invite", name="ann"))["path"].removeprefix("/invite/")
+    came = (act(control, "console.accept", token=token, address=HERE) for _ in range(4))
+    entered = [answer for answer in await asyncio.gather(*came, return_exceptions=True) if isinstance(answer, dict)]
+    assert len(entered) == 1
+
+
+async def test_a_new_password_ends_an_invitation_that_is_on_its_way(control: Control) -> None:
+    first = {"session": (await login(control))["session"]}
+    token = (await act(control, "user.invite", name="admin"))["path"].removeprefix("/invite/")
+    await web(control, first, "me.password", password=PASSWORD + "3")
+    assert await kind(act(control, "console.accept", token=token, address=HERE)) == "unauthenticated"
+
+
+async def test_no_password_can_be_guessed_from_a_request_that_is_remembered(control: Control) -> None:
+    asked = control.asked_by("token:x", lambda _: None)
+    arguments = {"account": "ann@example.com", "password": MAILBOX}
+    first = await answers.once(asked, "k", "account.set_password", arguments, registry.run)
+    await act(control, "key.rotate")
+    assert await answers.once(asked, "k", "account.set_password", arguments, registry.run) == first
+    other = answers.once(asked, "k", "account.set_password", arguments | {"password": "another"}, registry.run)
+    assert await kind(other) == "conflict"
+    plain = hashlib.sha256(json.dumps(["account.set_password", arguments], sort_keys=True).encode()).digest()
+    dump = b"".join(file.read_bytes() for file in control.settings.data_dir.glob("relay.db*"))
+    assert plain not in dump
+    assert MAILBOX.encode() not in dump
+    elsewhere = control.asked_by("token:y", lambda _: None)
+    shown = await answers.once(elsewhere, "k", "account.show", {"account": "bob@example.com"}, registry.run)
+    assert shown["address"] == "bob@example.com"
 
 
 def test_bad_logins_are_forgotten_after_their_time() -> None:

@@ -98,6 +98,10 @@ async def test_a_refusal_comes_with_its_remedy(data_dir: Path) -> None:
         b'{"action": 1, "args": {}}\n',
         b'{"action": "account.list", "args": {"password": "hunter2-in-a-request"}}\n',
         b'{"action": "account.set_password", "args": {"account": ["hunter2-in-a-request"], "password": ""}}\n',
+        b'{"action": "client.add", "args": {"name": "x", "networks": ["10.0.0.0/8"]}, "as": null}\n',
+        b'{"action": "client.add", "args": {"name": "x", "networks": ["10.0.0.0/8"]}, "as": "console:admin"}\n',
+        b'{"action": "client.add", "args": {"name": "x", "networks": ["10.0.0.0/8"]}, "as": {}}\n',
+        b'{"action": "client.add", "args": {"name": "x", "networks": ["10.0.0.0/8"]}, "as": {"session": ""}}\n',
         b"\xff\xfe\n",
         b'{"action": "' + b"x" * (wire.MAX_LINE + 10) + b'"}\n',
     ],
@@ -106,7 +110,7 @@ async def test_what_is_no_request_is_refused_and_not_repeated(data_dir: Path, oc
     answer = await raw(data_dir, octets)
     assert answer["error"]["remedy"]
     assert SECRET not in json.dumps(answer)
-    assert await call(data_dir, "account.list") == []
+    assert await call(data_dir, "account.list") == await call(data_dir, "client.list") == []
 
 
 async def test_a_name_that_is_no_utf8_is_refused(data_dir: Path) -> None:

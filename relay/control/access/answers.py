@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from relay.control.context import Control, ControlError, now_ms
+from relay.credentials.keyring import KeyRing
 from relay.database.schema import api_answers
 
 KEPT_MS = 86_400_000
@@ -25,9 +26,9 @@ async def once(control: Control, key: str, action: str, arguments: Mapping[str, 
     Raises ControlError (conflict): the key was used for another request, or its request is still under way or was
     cut off: whether it was done is then for the asker to look up.  A refusal is not kept: the key may be used again.
     """
-    asker = control.actor
-    request = hashlib.sha256(json.dumps([action, arguments], sort_keys=True).encode()).digest()
-    kept = await control.database.write(lambda connection: _begin(connection, asker, key, request))
+    asker, ring = control.actor, control.vault.ring
+    request = json.dumps([action, arguments], sort_keys=True).encode()
+    kept = await control.database.write(lambda connection: _begin(connection, asker, key, request, ring))
     if kept is not None:
         return kept[0]
     try:
@@ -42,16 +43,19 @@ async def once(control: Control, key: str, action: str, arguments: Mapping[str, 
     return answer
 
 
-def _begin(connection: Connection, asker: str, key: str, request: bytes) -> list[Any] | None:
-    """[the answer that was given], None: this is the first time."""
+def _begin(connection: Connection, asker: str, key: str, request: bytes, ring: KeyRing) -> list[Any] | None:
+    """[the answer that was given], None: this is the first time.
+
+    A request may hold a password, and a plain hash of it could be guessed at by whoever copies the database.
+    """
     connection.execute(delete(api_answers).where(api_answers.c.at < now_ms() - KEPT_MS))
     here = (api_answers.c.principal == asker, api_answers.c.key == key)
     row = connection.execute(select(api_answers).where(*here)).one_or_none()
     if row is None:
-        values = {"principal": asker, "key": key, "request_hash": request, "at": now_ms()}
+        values = {"principal": asker, "key": key, "request_hash": ring.primary.fingerprint(request), "at": now_ms()}
         connection.execute(insert(api_answers).values(values))
         return None
-    if row.request_hash != request:
+    if not any(hmac.compare_digest(row.request_hash, ring.key(id_).fingerprint(request)) for id_ in ring.ids):
         raise ControlError("this Idempotency-Key was used for another request", "take a new key", "conflict")
     if row.answer is None:
         raise ControlError(

@@ -30,19 +30,21 @@ async def console_login(
     """
     name = username.strip().lower()
     keys = (f"name {name}", f"address {address}")
-    _check_wait(control, *keys)
-    row = await control.database.read(lambda connection: rows.find_user(connection, name=name))
-    stored = row.password_hash if row is not None and row.password_hash is not None else DUMMY_HASH
-    right = await asyncio.to_thread(verify_password, stored, password)
-    if not right or row is None or row.disabled or row.password_hash is None:
-        return _refuse(control, name, address, *keys)
-    if row.totp_sealed is not None:
-        if not code:
-            return {"needs": "code"}
-        step = accepted_step(control.vault, row, code)
-        if step is None or not await _use_step(control, row.id, step):
+    async with control.desk.turn:  # guesses that come together are counted one by one
+        _check_wait(control, *keys)
+        row = await control.database.read(lambda connection: rows.find_user(connection, name=name))
+        stored = row.password_hash if row is not None and row.password_hash is not None else DUMMY_HASH
+        right = await asyncio.to_thread(verify_password, stored, password)
+        if not right or row is None or row.disabled or row.password_hash is None:
             return _refuse(control, name, address, *keys)
-    control.desk.attempts.good(*keys)
+        if row.totp_sealed is not None:
+            if not code:
+                return {"needs": "code"}
+            step = accepted_step(control.vault, row, code)
+            if step is None or not await _use_step(control, row.id, step):
+                return _refuse(control, name, address, *keys)
+    # Not what came from the address: or whoever has a login of their own could guess at all others between two of it.
+    control.desk.attempts.good(keys[0])
     return await _open(control, row.id, row.name, address, "password")
 
 
@@ -92,11 +94,11 @@ async def _open(control: Control, user_id: int, name: str, address: str, how: st
     by = control.asked_by(f"console:{name}", control.progress)
 
     def work(connection: Connection) -> tuple[str, str]:
-        by.record(connection, "console.login", name, {"by": how, "address": address})
-        token = rows.open_session(connection, user_id, address, now_ms(), lifetime_ms)
         user = rows.user_by_id(connection, user_id)
-        assert user is not None
-        return token, user.role
+        if user is None or user.disabled:  # meanwhile
+            raise ControlError(_WRONG.text, _WRONG.remedy, "unauthenticated")
+        by.record(connection, "console.login", name, {"by": how, "address": address})
+        return rows.open_session(connection, user_id, address, now_ms(), lifetime_ms), user.role
 
     token, role = await control.database.write(work)
     log.info("console.login", operator=name, client=address, detail=how)

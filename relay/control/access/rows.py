@@ -84,7 +84,7 @@ def set_user(connection: Connection, user_id: int, **values: Any) -> None:
 def remove_user(connection: Connection, user_id: int) -> None:
     """A user with everything that is theirs."""
     end_sessions(connection, user_id)
-    connection.execute(delete(console_invitations).where(console_invitations.c.user_id == user_id))
+    end_invitations(connection, user_id)
     connection.execute(delete(console_grants).where(console_grants.c.user_id == user_id))
     connection.execute(delete(users).where(users.c.id == user_id))
 
@@ -176,7 +176,7 @@ def end_sessions(connection: Connection, user_id: int) -> None:
 
 def invite(connection: Connection, user_id: int, now_ms: int, lifetime_ms: int) -> str:
     """A link's token that signs this user in once; older ones of theirs end."""
-    connection.execute(delete(console_invitations).where(console_invitations.c.user_id == user_id))
+    end_invitations(connection, user_id)
     connection.execute(delete(console_invitations).where(console_invitations.c.expires_at <= now_ms))
     token = new_token()
     connection.execute(
@@ -185,6 +185,11 @@ def invite(connection: Connection, user_id: int, now_ms: int, lifetime_ms: int) 
         )
     )
     return token
+
+
+def end_invitations(connection: Connection, user_id: int) -> None:
+    """What was sent to a user opens nothing any more."""
+    connection.execute(delete(console_invitations).where(console_invitations.c.user_id == user_id))
 
 
 def invited(connection: Connection, token: str, now_ms: int) -> Row[Any] | None:

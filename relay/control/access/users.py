@@ -37,6 +37,7 @@ async def console_password(control: Control, *, password: str, name: str = ADMIN
             )
         rows.set_user(connection, row.id, password_hash=password_hash, disabled=0)
         rows.end_sessions(connection, row.id)
+        rows.end_invitations(connection, row.id)
         return False
 
     made = await control.change("console.password", checked, {}, work)
@@ -78,13 +79,15 @@ async def user_set(
     name: str,
     role: str | None = None,
     accounts: list[str] | None = None,
-    disabled: bool = False,
+    disabled: bool | None = None,
     reset_second_factor: bool = False,
 ) -> dict[str, Any]:
-    """Change what a user is or may touch (`accounts` None: as before); they are signed out everywhere."""
+    """Change what a user is or may touch (None: as before); they are signed out everywhere, their invitations end."""
     checked = _checked_name(name)
     ids = _account_ids(control, accounts) if accounts is not None else None
-    values: dict[str, Any] = {"disabled": int(disabled)}
+    values: dict[str, Any] = {}
+    if disabled is not None:
+        values["disabled"] = int(disabled)
     if role is not None:
         values["role"] = _role(role).value
     if reset_second_factor:
@@ -92,10 +95,12 @@ async def user_set(
 
     def work(connection: Connection) -> dict[str, Any]:
         row = _known(connection, checked)
-        rows.set_user(connection, row.id, **values)
+        if values:
+            rows.set_user(connection, row.id, **values)
         if ids is not None:
             rows.grant(connection, row.id, ids)
         rows.end_sessions(connection, row.id)
+        rows.end_invitations(connection, row.id)
         _keep_an_administrator(connection)
         return _of(connection, row.id)
 
@@ -158,6 +163,7 @@ async def me_password(control: Control, *, password: str) -> dict[str, Any]:
         assert principal.user_id is not None
         rows.set_user(connection, principal.user_id, password_hash=password_hash)
         rows.end_sessions(connection, principal.user_id)
+        rows.end_invitations(connection, principal.user_id)
 
     await control.change("me.password", principal.name, {}, work)
     return {}
