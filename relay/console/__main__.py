@@ -12,10 +12,12 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from relay.config.console import ConsoleSettings
 from relay.config.settings import LogSettings
 from relay.console.app import create_app
+from relay.console.connection import BoundedConnection
 from relay.control.client import ControlClient
 from relay.credentials.hardening import harden_process
 from relay.telemetry import configure, flush, get_logger
@@ -38,28 +40,31 @@ def main() -> int:
     settings = ConsoleSettings.model_validate(told["console"])
     listening = socket.socket(fileno=told["fd"])
     app = create_app(settings, ControlClient(Path(told["data_dir"])), port=listening.getsockname()[1])
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
-            limit_concurrency=_MOST_AT_ONCE,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_GRACE_S,
-            ssl_certfile=str(settings.tls_cert) if settings.tls_cert is not None else None,
-            ssl_keyfile=str(settings.tls_key) if settings.tls_key is not None else None,
-        )
-    )
+    server = uvicorn.Server(served(app, settings))
     log.info("console.started", host=settings.host, port=listening.getsockname()[1])
     flush()
     uvloop.run(_serve(server, listening))
     return 0
+
+
+def served(app: ASGIApp, settings: ConsoleSettings) -> uvicorn.Config:
+    """How uvicorn is to serve it."""
+    return uvicorn.Config(
+        app,
+        http=BoundedConnection,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        limit_concurrency=_MOST_AT_ONCE,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert is not None else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key is not None else None,
+    )
 
 
 async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay.config.console import ConsoleSettings
 
 MAX_BODY = 1 << 20  # octets
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")  # RFC 9110 7.2
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -66,7 +68,7 @@ class Guard:
         if hostname(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this console does not answer to that name; see RELAY_CONSOLE__HOSTS", 421)
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= MAX_BODY):
             return PlainTextResponse("too large", 413)
         if scope["method"] not in _SAFE and not self._own_origin(headers):
             return PlainTextResponse("this came from another site", 403)
@@ -98,11 +100,9 @@ class Guard:
 
 
 def hostname(host: str) -> str:
-    """The name in a Host header, without port and in lower case; "" when there is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name in a Host header, without port and in lower case; "" when there is none, or more than that."""
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").rstrip(".").lower() if found is not None else ""
 
 
 def own_names(settings: ConsoleSettings) -> frozenset[str]:

@@ -114,6 +114,8 @@ def prepare(state: Any) -> None:
 def _may_look(request: Request) -> bool:
     settings = request.app.state.settings
     assert isinstance(settings, ConsoleSettings)
+    if not settings.trusted_proxies and ("x-forwarded-for" in request.headers or "forwarded" in request.headers):
+        return False  # a proxy beside us, of which the settings say nothing: its address is not that of who asks
     try:
         address = ip_address(address_of(request))
     except ValueError:
