@@ -15,6 +15,7 @@ from relay.accounts.clients import made_client
 from relay.accounts.errors import BadSetting
 from relay.accounts.model import Client, FromPolicy
 from relay.accounts.normalise import BadAddress, check_address, normalise, normalise_pattern
+from relay.config.regular import open_regular
 from relay.control.declared_tables import ACCOUNT, CLIENT, SECRETS, FileTable, key_of, lines_of, told
 from relay.control.oauth_settings import SETTINGS
 from relay.control.refusal import ControlError
@@ -113,7 +114,7 @@ def read_declaration(path: Path) -> Declaration:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             octets = file.read(_MAX_BYTES + 1)
         if len(octets) > _MAX_BYTES:
             raise DeclarationRefused(path, ["larger than 4 MiB; this is no accounts file"])

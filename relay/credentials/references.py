@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from relay.config.regular import open_regular
 from relay.credentials.errors import CredentialError
 from relay.credentials.secret import Secret
 from relay.telemetry.redaction import mask
@@ -98,7 +99,7 @@ class Resolver:
 
     def _file(self, reference: Reference) -> str:
         try:
-            with Path(reference.place).open("rb") as file:
+            with open_regular(Path(reference.place)) as file:
                 octets = file.read(_MAX_BYTES + 2)
         except OSError as error:
             raise ReferenceUnreadable(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ async def state(control: Control) -> tuple[Any, ...]:
         for kind in await control.vault.kinds(account.id)
     }
     return snapshot, secrets
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(DeclarationRefused, match="cannot be read"):
+        read_declaration(tmp_path / "x")
 
 
 # -- form -----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,19 @@ def test_a_file_that_holds_no_secret_is_named(tmp_path: Path, octets: bytes | No
     with pytest.raises(ReferenceUnreadable, match=words) as refused:
         Resolver({}).read(Reference("file", str(tmp_path / "x")))
     assert str(tmp_path / "x") in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(ReferenceUnreadable, match="no regular file"):
+        Resolver({}).read(Reference("file", str(tmp_path / "x")))
+
+
+def test_a_link_that_leads_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    with pytest.raises(ReferenceUnreadable, match="symbolic links"):
+        Resolver({}).read(Reference("file", str(tmp_path / "x")))
 
 
 def test_a_variable_that_is_not_there_is_named() -> None:

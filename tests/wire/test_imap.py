@@ -297,6 +297,13 @@ async def test_a_server_that_breaks_the_rules(answer: bytes, words: str, certifi
         connection.wire.abort()
 
 
+async def test_a_server_that_asks_without_end_is_answered_a_few_times(certificates: Certificates) -> None:
+    async with running_imap(certificates, capabilities="IMAP4rev1") as imap:
+        imap.says["LOGIN"] = b"+ \r\n" * 50 + b"{tag} OK done\r\n"
+        failure = await closed(imap, certificates, secret="p\u00e4ssw\u00f6rd")
+        assert (failure.step, failure.reason) == ("login", "imap-protocol")
+
+
 async def test_a_server_that_says_why_it_goes(certificates: Certificates) -> None:
     async with running_imap(certificates) as imap:
         connection = await opened(imap, certificates)

@@ -19,6 +19,7 @@ from relay.submission.imap.wire import MAX_LITERAL, ImapFault, ImapWire, Respons
 
 MOST_RESPONSES = 20_000  # untagged, to one command
 LOGOUT_S = 2.0
+_MOST_QUESTIONS = 10  # of the server's to one command; what we say to a server that never ends asking piles up here
 _MOST_OCTETS = 16 << 20  # of all of them
 _QUOTABLE = frozenset(range(32, 127))
 
@@ -64,7 +65,7 @@ class ImapConnection:
         until = asyncio.get_running_loop().time() + (timeout_s or self.command_s)
         self.wire.put(b" ".join((tag, name.encode("ascii"), *arguments)) + b"\r\n")
         responses: list[Response] = []
-        octets = 0
+        octets = questions = 0
         bye: Status | None = None
         while True:
             try:
@@ -75,7 +76,8 @@ class ImapConnection:
                 raise
             line = response.text
             if line.startswith(b"+"):
-                if on_continue is None:
+                questions += 1
+                if on_continue is None or questions > _MOST_QUESTIONS:
                     raise ImapFault("protocol-error", f"a continuation that {name} does not have")
                 self.wire.put(on_continue(line[1:].strip()) + b"\r\n")
                 continue
