@@ -85,7 +85,9 @@ class Dispatcher:
             delay_ms=int(settings.delay_notice_s * 1000),
             expired=self._expired,
             delayed=self._delayed,
+            moved=self._clock_moved,
             failed=self.failed,
+            clock=clock,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -168,7 +170,8 @@ class Dispatcher:
 
     def settle_expired(self, message: Message) -> bool:
         """Settle a message in hand whose lifetime is over."""
-        if self._clock() - message.accepted_at < self.settings.lifetime_s * 1000:
+        now = self._clock() - max(0, self._upkeep.unfollowed_ms())
+        if now - message.accepted_at < self.settings.lifetime_s * 1000:
             return False
         settlements = [
             Settlement(each, State.EXPIRED, 0, None, owes=owing(message, each, State.EXPIRED, passed_on=False))
@@ -424,6 +427,13 @@ class Dispatcher:
         if await self.queue.reroute(resolve):
             for account_id, due_at in (await self.queue.due_times()).items():
                 self._lane(account_id).backlog(due_at)
+
+    def _clock_moved(self, by_ms: int) -> None:
+        """Messages in hand are as old as they were, whatever the clock says."""
+        before = self._clock() - by_ms
+        for message in (message for lane in self._lanes.values() for message in lane.ready):
+            if by_ms > 0 and message.accepted_at <= before:
+                message.accepted_at += by_ms
 
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Row, and_, delete, select, text, update
 
-from relay.database.schema import attempts, audit, contents, deliveries, messages, owed
+from relay.database.schema import FAR_FUTURE_MS, attempts, audit, contents, deliveries, messages, owed
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.mail.ids import first_id_at
@@ -59,6 +59,22 @@ def expire(
     rows_done = done.all()
     connection.execute(delete(contents).where(contents.c.message_id.in_([row.id for row in rows_done])))
     return expired, [row.spool for row in rows_done if row.spool is not None]
+
+
+def follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
+    """The clock was set by `by_ms` while this ran, to `now`: keep ages and waits; the accounts of what waits.
+
+    Set forward: what was accepted before is younger than it seems; that its waits are over early harms nobody.  Set
+    back: waits would last so much longer; that what was accepted before seems too young only lets it be tried longer.
+    """
+    if by_ms > 0:
+        before = and_(messages.c.accepted_at <= now - by_ms, unsettled())
+        connection.execute(update(messages).where(before).values(accepted_at=messages.c.accepted_at + by_ms))
+    else:
+        waits = and_(deliveries.c.settled_at.is_(None), deliveries.c.due_at > now, deliveries.c.due_at < FAR_FUTURE_MS)
+        connection.execute(update(deliveries).where(waits).values(due_at=deliveries.c.due_at + by_ms))
+    waiting = select(deliveries.c.account_id).where(deliveries.c.settled_at.is_(None)).distinct()
+    return list(connection.scalars(waiting))
 
 
 def _expired(row: Row[Any]) -> tuple[Message, Delivery]:

@@ -405,6 +405,12 @@ class Queue:
             self.on_owed()
         return expired
 
+    async def follow_clock(self, by_ms: int) -> None:
+        """The clock was set by so much (negative: back) while this ran; see `aging.follow_clock`."""
+        now = self._clock()
+        for account_id in await self._database.write(lambda c: aging.follow_clock(c, by_ms, now)):
+            self.on_backlog(account_id)
+
     async def delay(self, age_ms: int, *, after: int, limit: int) -> tuple[list[Row[Any]], int, bool]:
         """Owe a word about what waits for `age_ms`; see `owed.owe_delayed`."""
         now = self._clock()
