@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from relay.accounts import conditions, store
+from relay.accounts.advice import first_step
 from relay.accounts.conditions import ConditionKind
 from relay.accounts.model import Account, AccountState
 from relay.database import trail
 from relay.diagnosis import Diagnosis, Who
+from relay.diagnosis.conditions import entry_of
 from relay.telemetry import get_logger
 from relay.telemetry.cleaning import clean_text
 
@@ -169,8 +171,14 @@ def tell(changes: Iterable[Change]) -> None:
                 remedy=trouble.cause,
                 who=trouble.who.value,
                 reply=trouble.reply,
+                **_to_do(change.account, trouble),
                 **more,
             )
+
+
+def _to_do(account: Account, trouble: Trouble) -> dict[str, str]:
+    entry = entry_of(trouble.cause)
+    return first_step(entry.cls, entry.remedy, account.address, account.auth)
 
 
 def _go_on(connection: Connection, account: Account, actor: str, detail: str, now_ms: int) -> Change:

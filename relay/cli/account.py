@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.accounts.advice import BY_ITSELF
 from relay.cli.account_shown import Address, list_, show, where
 from relay.cli.asking import PasswordFile, read_password
 from relay.cli.connecting import (
@@ -345,7 +346,7 @@ def try_mail(
             say("What to do:")
             steps(result["remedy"])
         # What the relay does by itself with mail that waits is no remedy for a person who tests.
-        first = next((step for step in result["remedy"] if not step.startswith("Automatic")), "see the daemon's log")
+        first = next((step for step in result["remedy"] if not step.startswith(BY_ITSELF)), "see the daemon's log")
         complain(f"the test failed at {result['failed_at']}: {result['reply']}; {first}")
         raise typer.Exit(1)
 

@@ -148,5 +148,6 @@ def _wrong_usage(wrong: Exception) -> int:
     if type(wrong).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(text + "\n")
     else:
-        complain(f"{' '.join(text.split()).rstrip('.')}. See `{command} --help`")
+        sentence = " ".join(text.split()).rstrip(".")
+        complain(f"{sentence}{'' if sentence.endswith('?') else '.'} See `{command} --help`")
     return int(getattr(wrong, "exit_code", 2))

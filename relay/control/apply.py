@@ -70,7 +70,10 @@ def _chosen(control: Control, file: str | None, *, dry_run: bool) -> Path:
     known = control.settings.accounts_file
     if file is None:
         if known is None:
-            raise ControlError("there is no accounts file", "set RELAY_ACCOUNTS_FILE, or name one: relay apply FILE")
+            raise ControlError(
+                "there is no accounts file",
+                "name one: relay apply FILE; or set RELAY_ACCOUNTS_FILE, then `relay reload`",
+            )
         return known
     path = Path(file)
     if not path.is_absolute():

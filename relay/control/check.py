@@ -44,6 +44,7 @@ async def check(control: Control, *, login: bool = True) -> list[dict[str, Any]]
     await _secrets(control, line)
     await _upstreams(control, line, login=login)
     _routes(control, line)
+    _notices(control, line)
     await _accounts_file(control, line)
     return lines
 
@@ -56,6 +57,13 @@ def _settings(control: Control, line: Any) -> None:
     for warning in doubtful(control.settings):
         words, _, remedy = warning.partition("; ")
         line("settings", "warning", words, remedy)
+
+
+def _notices(control: Control, line: Any) -> None:
+    named = control.settings.notices.account
+    if named and control.directory.by_address(named) is None:
+        words = f"RELAY_NOTICES__ACCOUNT: there is no account {named}; any healthy one carries the notices of trouble"
+        line("notices", "warning", words, f"relay account add {named}, or name another one")
 
 
 async def _accounts_file(control: Control, line: Any) -> None:

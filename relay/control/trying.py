@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from relay.config.settings import ListenerSettings
@@ -64,6 +65,7 @@ async def client_try(
     `size`: octets of the whole mail, where `content` is not all of it.  Rates and connection caps are not part of the
     answer, nor is a login: it counts as done, where a door offers it.
     """
+    _check_address(address)
     course = _Course([])
     found: dict[str, Any] = {"client": None, "account": None, "sender": None, "recipient": None, "repaired": []}
     mail = _Mail(sender, recipient, content, max(size or 0, len(content or "")))
@@ -77,6 +79,13 @@ async def client_try(
         "remedy": remedy,
         "steps": course.steps,
     }
+
+
+def _check_address(address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError:
+        raise ControlError(f"{address[:64]} is no IP address", "give the application's own, such as 10.1.2.3") from None
 
 
 def _walk(control: Control, course: _Course, found: dict[str, Any], address: str, mail: _Mail) -> None:

@@ -79,7 +79,7 @@ class SecretMissing(CredentialError):
     """The account has no secret of that kind."""
 
     def __init__(self, account_id: int, kind: str) -> None:
-        super().__init__(f"account {account_id} has no {kind}")
+        super().__init__(f"no {kind.replace('_', ' ')} is stored for it")
         self.account_id, self.kind = account_id, kind
 
 

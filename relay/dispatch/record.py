@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay.accounts.advice import first_step
 from relay.accounts.model import Upstream
 from relay.accounts.unknown_replies import UNKNOWN
 from relay.config.settings import DispatchSettings
@@ -204,6 +205,8 @@ def _log_delivery(
     if settlement.state in (State.DEFERRED, State.IN_DOUBT):
         more["retry_in_s"] = max(0, settlement.due_at - now) // 1000
     final = settlement.state in (State.BOUNCED, State.EXPIRED, State.HELD)
+    if final or not diagnosis.retry:  # else the relay sees to it
+        more |= first_step(diagnosis.cls, diagnosis.remedy, upstream.account, upstream.auth)
     (log.warning if final else log.info)(
         event,
         message_id=shown,

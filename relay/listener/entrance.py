@@ -115,7 +115,7 @@ class Entrance(asyncio.BufferedProtocol):
             error = ConnectionResetError("connection lost")  # the future is told of no error then
         if error is not None:
             self._door.policy.leave(self._admitted)
-            log.info("session.tls_failed", client=self._admitted.name, reason=tls_trouble(error))
+            log.info("session.tls_failed", client=self._admitted.name, **tls_trouble(error))
 
     def _refuse(self, why: str) -> None:
         log.warning("listener.refused", client=self._host, detail=why)

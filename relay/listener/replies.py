@@ -177,7 +177,7 @@ def network_not_allowed(host: str) -> Refusal:
         554,
         "5.7.1",
         f"no access from {host}; ask the administrator to allow its network",
-        f"if {host} may connect, add its network to RELAY_LISTENER__ALLOWED_NETWORKS and start again",
+        f"if {host} may connect, add its network to RELAY_LISTENER__ALLOWED_NETWORKS, then `relay reload`",
     )
 
 

@@ -187,7 +187,7 @@ class RelaySession(SMTP):
         except TLSSetupException as error:
             reason = "tls"
             client = self._peer.name if self._peer is not None else self._host
-            log.info("session.tls_failed", client=client, reason=tls_trouble(error.__cause__ or error))
+            log.info("session.tls_failed", client=client, **tls_trouble(error.__cause__ or error))
         except Exception:
             reason = "fault"
             log.exception("daemon.fault", where="listener.session")

@@ -12,6 +12,7 @@ _VERSIONS = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
+_GONE = "connection lost"
 _WEAK = ("1.0", "1.1")
 # Old versions know no cipher that OpenSSL still holds for safe: SHA-1 throughout, keys of any length.
 _WEAK_CIPHERS = "DEFAULT:!aNULL:!eNULL:@SECLEVEL=0"
@@ -30,8 +31,28 @@ def server_context(certificate: Path, key: Path | None, *, minimum: str = "1.2")
     return context
 
 
-def tls_trouble(error: BaseException) -> str:
-    """Why a handshake failed, in a few words."""
+_REMEDIES = {
+    "wrong version number": "the application speaks no TLS, or another protocol, where TLS was due: switch on its TLS "
+    "from the first octet (465) or STARTTLS as this door has it, or send it to another door",
+    "http request": "an HTTP client came here: give it another port",
+    "unsupported protocol": "the application's TLS is too old: update it, or give it a door with a lower tls_min",
+    "no shared cipher": "the application's TLS is too old: update it, or give it a door with a lower tls_min",
+    "tlsv1 alert unknown ca": "the application does not trust the certificate: import its CA there, or give the door "
+    "one of a CA that it trusts",
+    "alert bad certificate": "the application does not take the certificate: its host name, its dates, its CA",
+    "alert certificate unknown": "the application does not take the certificate: its host name, its dates, its CA",
+    _GONE: "the application went away before TLS began; does it wait for a greeting, or time out? One without TLS "
+    "needs a door that is not implicit",
+}
+
+
+def tls_trouble(error: BaseException) -> dict[str, str]:
+    """Why a handshake failed, in a few words, as the key `reason` of a log line; `remedy` where it is known."""
     if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return str(error) or type(error).__name__
+        reason = error.reason.replace("_", " ").lower()
+    elif isinstance(error, ConnectionError):
+        reason = _GONE
+    else:
+        reason = str(error) or type(error).__name__
+    remedy = next((words for end, words in _REMEDIES.items() if reason.endswith(end)), "")
+    return {"reason": reason} | ({"remedy": remedy} if remedy else {})

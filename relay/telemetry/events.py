@@ -13,7 +13,8 @@ COMMON_KEYS = frozenset(
     # who and what it is about
     {"message_id", "delivery_id", "session_id", "account", "account_id", "sender", "recipient", "recipients", "client"}
     # what the other side said, and what that means
-    | {"code", "status", "reply", "stage", "cause", "remedy", "who", "attempt", "retry_in_s", "possible_duplicate"}
+    | {"code", "status", "reply", "stage", "cause", "remedy", "to_do", "who", "attempt", "retry_in_s"}
+    | {"possible_duplicate"}
     # circumstances
     | {"elapsed_ms", "reason", "detail", "where", "path", "host", "port", "size", "exc_info"}
 )  # fmt: skip

@@ -43,6 +43,7 @@ async def test_each_recipient_has_its_own_end(upstream: ScriptedUpstream, relayi
         assert arrived[0] == ("ann@example.org",)
         assert set(arrived[1:]) == {("busy@example.org",), (APP,)}, "the last is the notice to the sender"
         bounced = await daemon.event("delivery.bounced", recipient="gone@example.org")
+        assert bounced["to_do"] == "Correct the recipient address."
         assert (bounced["code"], bounced["status"]) == (550, "5.1.1")
         assert bounced["cause"]
         await daemon.event("delivery.relayed", recipient="busy@example.org")

@@ -75,6 +75,7 @@ def test_no_command_takes_a_secret_as_an_argument(path: tuple[str, ...]) -> None
         ["client", "add", "erp", "--login", "erp"],  # no terminal, no --password-file
         ["client", "set", "erp", "--messages-per-minute", "-1"],
         ["serve", "now"],
+        ["acount", "list"],
     ],
 )
 def test_wrong_usage_is_status_2_and_one_line(argv: list[str], run: Run) -> None:
@@ -84,6 +85,7 @@ def test_wrong_usage_is_status_2_and_one_line(argv: list[str], run: Run) -> None
     [line] = answer.err.splitlines()
     assert line.startswith("relay: ")
     assert "--help`" in line
+    assert "?." not in line
 
 
 def test_a_first_account_and_its_life(run: Run) -> None:
@@ -200,11 +202,14 @@ def test_keys(run: Run) -> None:
     assert len(run("key", "list").out.splitlines()) == 2
 
 
-def test_check_reports_and_its_status_tells(run: Run, tmp_path: Path) -> None:
+def test_check_reports_and_its_status_tells(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(run)
     answer = run("check", "--no-login")
     assert answer.status == 0
     assert "WARNING  clients" in answer.out
+    assert "notices" not in answer.out
+    monkeypatch.setenv("RELAY_NOTICES__ACCOUNT", "nobody@example.com")
+    assert "there is no account nobody@example.com" in run("check", "--no-login").out
     assert run("account", "remove", "ann@example.com").status == 0
     assert run("check", "--json").json["ok"]
     add(run)

@@ -60,7 +60,8 @@ def test_a_refusal_is_one_line(capsys: pytest.CaptureFixture[str], folder: Path)
     assert '"app@example.com".client_secret: a secret does not belong in this file; give { file = ' in err
     assert run(capsys, "apply")[::2] == (
         1,
-        "relay: there is no accounts file; set RELAY_ACCOUNTS_FILE, or name one: relay apply FILE\n",
+        "relay: there is no accounts file; "
+        "name one: relay apply FILE; or set RELAY_ACCOUNTS_FILE, then `relay reload`\n",
     )
     assert run(capsys, "apply", "--release", "accounts.toml")[0] == 2
 

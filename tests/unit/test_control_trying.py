@@ -150,3 +150,4 @@ def test_the_command_ends_with_one_line_that_has_the_remedy(run: Run) -> None:
     [line] = answer.err.splitlines()
     assert line.startswith("relay: it would be refused: 550 5.7.1 <nobody@example.com>")
     assert "; `relay account add nobody@example.com`" in line
+    assert "10.0.0.300 is no IP address; give" in run("client", "try", "10.0.0.300", "a@b.example", "c@d.example").err

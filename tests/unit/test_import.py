@@ -169,3 +169,9 @@ def test_no_text_breaks_a_reader(text: str, tmp_path_factory: pytest.TempPathFac
             continue
         else:
             json.dumps([each.settings for each in plan.accounts])
+
+
+def test_a_table_that_rewrites_senders_is_done_by_mapping(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text("sender_canonical_maps = regexp:/etc/postfix/canonical\n")
+    (left,) = READERS["postfix"]([tmp_path]).left
+    assert "--from rewrite" in left.by_hand

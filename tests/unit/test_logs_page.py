@@ -66,7 +66,9 @@ def test_ten_questions_are_answered_by_the_sample() -> None:
         line["recipient"] for line in SAMPLE if line["event"] == "delivery.relayed" and "possible_duplicate" in line
     }
     assert twice == {"dora@example.org"}  # 5
-    assert _one("account.suspended")["reply"].startswith("535")  # 6
+    suspended = _one("account.suspended")  # 6
+    assert suspended["reply"].startswith("535")
+    assert suspended["to_do"] == f"Store the right password: relay account set-password {suspended['account']}"
     assert len([line for line in SAMPLE if line["event"] == "attempt.refused" and line["stage"] == "auth"]) == 1
     assert _one("delivery.relayed", message_id="0amq9bez00000")["elapsed_ms"] == 1323  # 7
     assert _one("account.resumed")["cause"] == "by ops"  # 8

@@ -155,7 +155,9 @@ async def test_plain_talk_at_an_implicit_door_is_one_line_in_the_log(
         await until(lambda: len([event for event, _ in logged if event == "session.tls_failed"]) == 2)
         first, second = (keys for event, keys in logged if event == "session.tls_failed")
         assert (first["client"], first["reason"]) == ("127.0.0.1", "wrong version number")
-        assert second["reason"]
+        assert "speaks no TLS" in first["remedy"]
+        assert second["reason"] == "connection lost"
+        assert "not implicit" in second["remedy"]
         assert not [event for event, _ in logged if event == "daemon.fault"]
         await until(lambda: door.listener.connections == 0)
         await sends_a_mail_after_greeting(await secured(door, certificates))

@@ -12,6 +12,10 @@ from relay.control.imports.plan import BadConfiguration, Line, Place, Plan, host
 _NAME = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
 _TEXT_TABLES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash")
 _DEFAULTS = {"config_directory": "/etc/postfix", "smtp_sender_dependent_authentication": "no", "relayhost": ""}
+_REWRITING = ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps")
+_MAPPED = (
+    "relay client add NAME --network CIDR --map FROM=TO for each, or relay sender add PATTERN ACCOUNT --from rewrite"
+)
 _LISTED = {  # parameter: what it does there, and how it is done here
     "mynetworks": (
         "who may connect",
@@ -70,9 +74,8 @@ class _Main:
             elif colon and kind in _TEXT_TABLES:
                 entries += [_entry(line) for line in joined(lines_of(self._found(Path(where))))]
             else:
-                self._plan.leave(
-                    self.at(name), f"{name} of the kind {kind[:40]}", "add its entries with relay account add"
-                )
+                by_hand = _MAPPED if name in _REWRITING else "relay account add for each of its entries"
+                self._plan.leave(self.at(name), f"{name} of the kind {kind[:40]}", by_hand)
         return entries
 
     def _found(self, path: Path) -> Path:
@@ -133,7 +136,7 @@ def read_postfix(paths: list[Path]) -> Plan:
     for name, (what, by_hand) in _LISTED.items():
         if name in main.places:
             plan.leave(main.at(name), f"{name}: {what}", by_hand.format(value=",".join(main.get(name).split())[:200]))
-    for name in ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"):
+    for name in _REWRITING:
         for entry in main.table(name) if name in main.places else []:
             plan.leave(
                 entry.place,
