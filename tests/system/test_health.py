@@ -189,3 +189,7 @@ async def test_words_that_nobody_knows_are_remembered_without_particulars(
         assert (found["count"], found["stage"], found["provider"]) == (2, "rcpt", "custom")
         assert found["reply"] == "550 flux capacitor says no to <address>"
         assert "flux capacitor" in (await daemon.cli("explain", "--unknown")).stdout
+        upstream.on("AUTH").answers("554 flux capacitor is empty")
+        await daemon.cli("account", "test", APP, check=False)
+        listed = json.loads((await daemon.cli("explain", "--unknown", "--json")).stdout)
+        assert ("auth", "554 flux capacitor is empty") in [(each["stage"], each["reply"]) for each in listed]

@@ -82,6 +82,7 @@ async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
             "RELAY_SUBMISSION__GMAIL_URL": api.url,
             "RELAY_SUBMISSION__API_CA_FILE": str(tmp_path / "ca.pem"),
             "RELAY_QUEUE__MIN_FREE_BYTES": "0",
+            "RELAY_NOTICES__ADMINISTRATOR": "it@example.com",
             "RELAY_LOG__LEVEL": "debug",
         }
         (tmp_path / "data").mkdir()
@@ -139,13 +140,22 @@ async def test_another_transport_needs_another_consent(site: Site) -> None:
 
 async def test_an_account_moves_to_graph_when_smtp_auth_is_off(site: Site) -> None:
     site.upstream.on("AUTH").answers(DISABLED)
-    await site.add("--auth", "oauth-app", "--fallback", "graph", *APP, stdin=SECRET)
+    owner = ("--owner", "eve@example.com")
+    await site.add("--auth", "oauth-app", "--fallback", "graph", *owner, *APP, stdin=SECRET)
     await site.arrives()
     moved = await site.daemon.event("account.moved")
     assert moved["cause"] == "m365-smtp-auth-disabled-tenant"
     assert not [event for event in site.daemon.events if event["event"] == "account.suspended"]
     shown = json.loads(await site.cli("account", "show", USER, "--json"))
     assert (shown["transport"], shown["state"]) == ("graph", "ok")
+    told = {}
+    while len(told) < 2:  # through the account itself: it is well
+        mail = await site.api.next_mail(20)
+        told[mail.recipients[0]] = mail.content
+    assert set(told) == {"it@example.com", "eve@example.com"}
+    assert b"Nothing has to be done" in told["eve@example.com"]
+    assert b"This notice comes once." in told["it@example.com"]
+    assert "moved-to-graph" in await site.cli("notice", "list")
     await site.daemon.stop()
     async with open_database(site.daemon.data / "relay.db") as database:
         rows = await database.read(lambda c: [tuple(row) for row in c.execute(audit.select())])
