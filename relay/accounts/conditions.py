@@ -18,12 +18,15 @@ _LONGEST_DETAIL = 1024  # octets
 
 
 class ConditionKind(enum.StrEnum):
-    """What lasts. EXPIRING is told once for each time it is opened (30, 7 and 1 days before), the others daily."""
+    """What lasts. EXPIRING (30, 7, 1 days before) and MOVED are told once each time they are opened, others daily."""
 
     SUSPENDED = "suspended"  # the account sends nothing until somebody acted
     RESTING = "resting"  # its upstream has refused or failed it for long; it is tried again by itself
     EXPIRING = "expiring"  # a secret, certificate or sign-in ends soon
     MOVED = "moved"  # it sends another way than it was set up for
+
+
+_ONCE = frozenset({ConditionKind.EXPIRING, ConditionKind.MOVED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def due_for_notice(connection: Connection, *, now_ms: int, repeat_ms: int) -> li
     """What people should hear of now, one group a notice: all accounts that one cause stops are in one.
 
     A group is due when nobody heard of it, when the last notice is `repeat_ms` old, or when an account joined it and
-    the last notice is JOIN_MS old.  EXPIRING ones are due only while nobody heard of them.
+    the last notice is JOIN_MS old.  EXPIRING and MOVED ones are due only while nobody heard of them.
     """
     groups: dict[tuple[object, ...], list[Condition]] = {}
     for condition in open_conditions(connection):
@@ -192,7 +195,7 @@ def _due(members: Sequence[Condition], now_ms: int, repeat_ms: int) -> bool:
     if not heard:
         return True
     joined = len(heard) < len(members)
-    if members[0].kind is ConditionKind.EXPIRING:
+    if members[0].kind in _ONCE:
         return joined
     since = now_ms - max(heard)
     return since < 0 or since >= repeat_ms or (joined and since >= JOIN_MS)  # below 0: the clock was set back

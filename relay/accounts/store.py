@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from relay.accounts import checking
 from relay.accounts.checking import AccountSettings
 from relay.accounts.clients import add_client, change_client, get_client, read_clients, remove_client
+from relay.accounts.conditions import ConditionKind
 from relay.accounts.errors import AccountExists, AccountInUse, AccountNotFound, SenderExists, SenderNotFound
 from relay.accounts.model import Account, AccountState, Client, FromPolicy, Sender
 from relay.accounts.normalise import check_address, normalise, normalise_pattern
@@ -82,6 +83,9 @@ def update_account(connection: Connection, account_id: int, **settings: Unpack[A
     checking.checked_host_of(values.get("provider", account.provider), values.get("host", account.host))
     revision = account.revision + 1
     connection.execute(update(accounts).where(accounts.c.id == account_id).values(revision=revision, **values))
+    if values.get("transport", account.transport) != account.transport:  # people need no word of where it was before
+        moved = (conditions.c.account_id == account_id) & (conditions.c.kind == ConditionKind.MOVED.value)
+        connection.execute(delete(conditions).where(moved))
     return revision
 
 

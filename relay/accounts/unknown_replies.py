@@ -12,7 +12,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from relay.database.engine import Database
 from relay.database.schema import unknown_replies
 from relay.database.writer import Call
+from relay.diagnosis import Diagnosis
 from relay.diagnosis.catalogue import FALLBACKS
+from relay.mail.outcome import Outcome, Refused
 from relay.telemetry import get_logger
 from relay.telemetry.cleaning import clean_text
 
@@ -44,6 +46,11 @@ class UnknownReplies:
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database, self._clock = database, clock
+
+    def heard(self, provider: str, outcome: Outcome, diagnosis: Diagnosis) -> None:
+        """Note what was said, if it was said by the upstream and the catalogue knows no better."""
+        if isinstance(outcome, Refused) and diagnosis.id in UNKNOWN:
+            self.note(provider, outcome.stage.value, str(outcome.reply))
 
     def note(self, provider: str, stage: str, reply: str) -> None:
         """An upstream said this."""

@@ -100,7 +100,7 @@ def to_administrator(trouble: Trouble, *, relay: str, repeat_s: float) -> tuple[
         reply=indented(_replies(trouble)),
         steps=numbered(_steps(trouble, entry)),
         commands=indented(_commands(trouble)),
-        repeat=_often(repeat_s),
+        repeat=_again(trouble.kind, repeat_s),
     )
 
 
@@ -208,6 +208,16 @@ def _turn(who: Who, administrators: Sequence[str]) -> str:
             return "This is for the administrator of your mail organisation or of the relay to do." + told
         case _:
             return "Most often nobody has to do anything."
+
+
+def _again(kind: ConditionKind, repeat_s: float) -> str:
+    match kind:
+        case ConditionKind.MOVED:
+            return "This notice comes once."
+        case ConditionKind.EXPIRING:
+            return "This notice comes 30, 7 and 1 days before, with one more when it was renewed."
+        case _:
+            return f"This notice comes {_often(repeat_s)} while it lasts, with one more when it is over."
 
 
 def _often(repeat_s: float) -> str:

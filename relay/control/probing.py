@@ -12,6 +12,7 @@ from typing import Any
 from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.normalise import check_address
 from relay.accounts.transitions import OPERATOR, resume
+from relay.accounts.unknown_replies import UnknownReplies
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.explain import facts_of
 from relay.control.listing import token_facts
@@ -82,6 +83,7 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
         result["resumed"] = await _resume(control, found)
         return {**result, "ok": True, "reply": shown(outcome.reply), "cause": "", "remedy": [], "failed_at": None}
     diagnosis = diagnose(outcome, provider=upstream.provider)
+    UnknownReplies(control.database, now_ms).heard(upstream.provider, outcome, diagnosis)
     failed_at = "token" if without_token else _STEPS[Stage.DONE if isinstance(outcome, InDoubt) else outcome.stage]
     control.progress({"step": failed_at, "ok": False, "detail": said(outcome)})
     facts = facts_of(diagnosis, found)

@@ -14,6 +14,7 @@ from relay.accounts.directory import Directory
 from relay.accounts.health import Health
 from relay.accounts.model import Account, AccountState, Upstream
 from relay.accounts.transitions import Trouble
+from relay.accounts.unknown_replies import UnknownReplies
 from relay.control.probing import said
 from relay.credentials.expiry import End, ends_of
 from relay.credentials.oauth import sealed
@@ -58,6 +59,7 @@ class Checkup:
     ) -> None:
         self._database, self._directory, self._health = database, directory, health
         self._tries, self._kinship, self._log_in = tries, kinship, log_in
+        self._unknown = UnknownReplies(database, clock)
         self._period_ms, self._clock = int(period_s * 1000), clock
         self._gauged: set[str] = set()
 
@@ -106,6 +108,7 @@ class Checkup:
             log.info("account.checked", account=account.address, reply=said(outcome))
             return
         diagnosis = diagnose(outcome, provider=upstream.provider)
+        self._unknown.heard(upstream.provider, outcome, diagnosis)
         log.info(
             "account.checked",
             account=account.address,

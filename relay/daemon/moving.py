@@ -6,13 +6,16 @@ import dataclasses
 
 from sqlalchemy import Connection
 
-from relay.accounts import store
+from relay.accounts import conditions, store
+from relay.accounts.conditions import ConditionKind
 from relay.accounts.directory import Directory
 from relay.accounts.model import Account
 from relay.accounts.presets import APIS, PRESETS
 from relay.accounts.transitions import OPERATOR, Change, resume
 from relay.control.context import Control, now_ms
 from relay.control.probing import said
+from relay.diagnosis.conditions import entry_of
+from relay.diagnosis.responsibility import who_must_act
 from relay.mail.outcome import Accepted
 from relay.telemetry import get_logger
 
@@ -20,6 +23,7 @@ log = get_logger()
 
 # SMTP AUTH is off whatever one signs in with; Graph does not use it.
 CAUSES = frozenset({"m365-smtp-auth-disabled-tenant", "m365-smtp-auth-disabled-mailbox"})
+MOVED = "moved-to-graph"  # of the catalogue: what people are told
 ACTOR = "relay"
 
 
@@ -44,6 +48,15 @@ class Moving:
 
         def move(connection: Connection) -> list[Change]:
             store.update_account(connection, account_id, transport="graph")
+            conditions.open_condition(
+                connection,
+                account_id=account_id,
+                kind=ConditionKind.MOVED,
+                cause=MOVED,
+                who=who_must_act(entry_of(MOVED)),
+                detail=entry_of(cause).cause,
+                now_ms=now_ms(),
+            )
             if store.get_account(connection, account_id).state_cause == OPERATOR:
                 return []
             return resume(connection, account_id, now_ms=now_ms(), actor=ACTOR)

@@ -8,6 +8,7 @@ from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.egress_conditions import EGRESS_CONDITIONS
 from relay.diagnosis.imap_conditions import IMAP_CONDITIONS
 from relay.diagnosis.model import Class, Entry, Scope
+from relay.diagnosis.sign_in_conditions import SIGN_IN_CONDITIONS
 from relay.diagnosis.token_errors import explain_token_error, token_explanations
 
 _RESUME = "Press Test and resume the account."
@@ -157,93 +158,11 @@ CONDITIONS: dict[str, Entry] = {
             stage="auth",
         ),
         _entry(
-            "credential-missing",
-            "permanent-auth",
-            "No password is stored for this account.",
-            "Store it: `relay account set-password <account>`; the waiting mail then goes by itself.",
-            retry=False,
-            pause=True,
-            stage="auth",
-        ),
-        _entry(
-            "credential-unreadable",
-            "permanent-auth",
-            "What is stored to sign in with can't be opened: its key is missing from the key ring, or the row was "
-            "damaged.",
-            "Put the missing key file back into the keys folder (`relay check` names it) and restart.",
-            "If the key is lost for good, store the password again: `relay account set-password <account>`; of an "
-            "account with OAuth its secrets (`relay account set <account>`), or sign in: `relay account connect "
-            "<account>`.",
-            retry=False,
-            pause=True,
-            stage="auth",
-        ),
-        _entry(
-            "sign-in-missing",
-            "permanent-auth",
-            "Nobody has signed in for this account yet, or its secret, certificate or key file was never stored.",
-            "Sign in: `relay account connect <account>`; the waiting mail then goes by itself.",
-            "For an app or a service account store what it proves itself with: `relay account set <account>` with "
-            "--client-secret-file, --certificate-file or --service-account-file.",
-            retry=False,
-            pause=True,
-            stage="auth",
-        ),
-        _entry(
-            "sign-in-settings",
-            "protocol",
-            "The account's OAuth settings cannot work.",
-            "`relay account test <account>` says which one; correct it with `relay account set <account>`.",
-            retry=False,
-            pause=True,
-            stage="auth",
-        ),
-        _entry(
-            "token-unavailable",
-            "transient",
-            "The provider's sign-in service gave no usable answer; the account is not at fault.",
-            "Automatic: the account rests, at least as long as the provider asked for, and is tried again.",
-            "If it lasts, check that this machine reaches the provider by HTTPS: `relay account test <account>`.",
-            stage="auth",
-        ),
-        _entry(
-            "logins-spent",
-            "permanent-auth",
-            "The upstream refused three sign-ins of this account within an hour; more would get the mailbox locked.",
-            "Automatic: tried again when the hour is over.",
-            "Once the cause is gone: `relay account test <account>` tries at once.",
-            stage="auth",
-        ),
-        _entry(
             "quota-local",
             "quota",
             "The account has sent as many recipients in a day as it may, as this relay is set.",
             "Automatic: its mail goes on as the day passes.",
             "If the provider allows more: `relay account set <account> --per-day N`.",
-        ),
-        _entry(
-            "secret-expiring",
-            "tenant-config",
-            "The client secret of the app registration ends soon; without another the mail stops that day.",
-            "Make a new secret (better a certificate) in the app registration.",
-            "Store it: `relay account set <account> --client-secret-file F --secret-expires DATE`.",
-            stage="auth",
-        ),
-        _entry(
-            "certificate-expiring",
-            "tenant-config",
-            "The certificate that the app proves itself with ends soon; without another the mail stops that day.",
-            "Make a new certificate and add it to the app registration beside the old one.",
-            "Store it: `relay account set <account> --certificate-file PEM`.",
-            stage="auth",
-        ),
-        _entry(
-            "grant-expiring",
-            "permanent-auth",
-            "The sign-in of this account ends soon unless it is renewed.",
-            "Sign in: `relay account connect <account>`; it takes a minute, and no mail waits meanwhile.",
-            "If it ends every 7 days at Google: publish the app, it is in status Testing.",
-            stage="auth",
         ),
         _entry(
             "protocol-error",
@@ -355,23 +274,14 @@ _TOKENS: dict[str, Entry] = {
     for told in token_explanations()
 }
 CONDITIONS |= _TOKENS
-CONDITIONS |= {entry.id: entry for entry in (*EGRESS_CONDITIONS, *IMAP_CONDITIONS)}
+CONDITIONS |= {entry.id: entry for entry in (*EGRESS_CONDITIONS, *IMAP_CONDITIONS, *SIGN_IN_CONDITIONS)}
 
 _SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_TOKENS, "account"),
     "quota-local": "account",
-    "secret-expiring": "account",
-    "certificate-expiring": "account",
-    "grant-expiring": "account",
-    **dict.fromkeys((entry.id for entry in IMAP_CONDITIONS), "account"),
-    "sign-in-missing": "account",
-    "sign-in-settings": "account",
-    "token-unavailable": "account",
-    "logins-spent": "account",
+    **dict.fromkeys((entry.id for entry in (*IMAP_CONDITIONS, *SIGN_IN_CONDITIONS)), "account"),
     "auth-refused": "account",
     "no-auth-mechanism": "account",
-    "credential-missing": "account",
-    "credential-unreadable": "account",
     "lease-lost": "message",
     "reply-lost": "message",
     "local-size-limit": "message",

@@ -87,7 +87,10 @@ class Lane:
                 self._pace = Pace(upstream.per_minute, now=time.monotonic())
             if self.upstream is None or upstream.per_day != self.upstream.per_day:
                 self.quota = Quota(upstream.per_day)
+        stopped = suspended and not self.suspended
         self.upstream, self.suspended = upstream, suspended
+        if stopped:
+            self._services.transport.forget(self.account_id)
         if changed or resumed:
             self._proven = False
             self._failures = self._strikes = 0
@@ -118,6 +121,7 @@ class Lane:
         """Give nothing away any more until `configure` or `probe` says otherwise."""
         self.suspended = True
         self.probing = self._proven = False
+        self._services.transport.forget(self.account_id)  # a login from before says nothing of the one now
 
     def probe(self) -> bool:
         """Try a suspended account's login with the next message that waits; False: not now."""

@@ -48,6 +48,12 @@ class RoutedTransport:
         else:
             await self._by_http().carry(upstream, source)
 
+    def forget(self, account_id: int) -> None:
+        """See `submission.transport.Transport.forget`."""
+        self._smtp.forget(account_id)
+        if self._http is not None:
+            self._http.forget(account_id)
+
     async def probe(
         self, upstream: Upstream, on_step: OnStep, *, tries: LoginTries | None = None
     ) -> Accepted | Refused | Unreachable:

@@ -64,5 +64,11 @@ class Transport(Protocol):
         failures are reported.  On cancellation what was taken is still reported (InDoubt when its dot was out).
         """
 
+    def forget(self, account_id: int) -> None:
+        """The account was stopped: no message begins from now on over a login that was made before.
+
+        What goes over one already is brought to its end.  Never waits.
+        """
+
     async def close(self) -> None:
         """QUIT idle connections, wait for nothing longer than a few seconds."""

@@ -14,6 +14,7 @@ from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.system.conftest import APP, PASSWORD, Relaying, at
 
 MAIL = b"Subject: hello\r\n\r\nbody\r\n"
+OWNER, ADMINISTRATOR = "eve@people.example", "it@people.example"
 OTHER, STRANGER = "other@example.com", "app@elsewhere.example"
 DISABLED = (
     "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. "
@@ -33,20 +34,37 @@ def rows(daemon: RelayDaemon, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def taken(upstream: ScriptedUpstream, account: str) -> list[str]:
+    """Who got mail that this account brought, once for each mail."""
+    return [recipient for mail in upstream.messages if mail.account == account for recipient in mail.recipients]
+
+
+def owed(upstream: ScriptedUpstream) -> list[str]:
+    """Who got mail of the application."""
+    return [person for person in taken(upstream, APP) if person not in (OWNER, ADMINISTRATOR)]
+
+
+def notices(upstream: ScriptedUpstream) -> Counter[str]:
+    """How many each of the two people got, through the account that is well."""
+    return Counter(person for person in taken(upstream, STRANGER) if person in (OWNER, ADMINISTRATOR))
+
+
 async def trail(daemon: RelayDaemon, action: str) -> list[tuple[str, str]]:
     entries = json.loads((await daemon.cli("audit", "--json")).stdout)
     return [(entry["actor"], entry["target"]) for entry in entries if entry["action"] == action]
 
 
-async def test_a_password_revoked_under_load_loses_no_mail_and_asks_three_times_an_hour(
-    upstream: ScriptedUpstream, relaying: Relaying
+async def test_a_password_revoked_under_load_loses_no_mail_asks_three_times_an_hour_and_tells_both_people(
+    tmp_path: Path, upstream: ScriptedUpstream, relaying: Relaying
 ) -> None:
     probing = {
         "RELAY_DISPATCH__PROBE_S": "0.6",
-        "RELAY_SUBMISSION__IDLE_S": "0.2",  # a probe logs in anew, as it does after 20 minutes
+        "RELAY_NOTICES__ADMINISTRATOR": ADMINISTRATOR,
         "RELAY_SUBMISSION__MAX_MESSAGES_PER_CONNECTION": "5",
     }
-    async with relaying(**probing) as daemon:
+    upstream.accounts[STRANGER] = PASSWORD
+    async with relaying("--owner", OWNER, **probing) as daemon:
+        await daemon.add_account(STRANGER, PASSWORD, *at(upstream, tmp_path / "ca.pem"))
         sent: list[str] = []
 
         async def application(name: str) -> None:
@@ -64,17 +82,20 @@ async def test_a_password_revoked_under_load_loses_no_mail_and_asks_three_times_
         await daemon.event("account.resting", remedy="logins-spent", timeout_s=20)
         shown = json.loads((await daemon.cli("account", "show", APP, "--json")).stdout)
         assert (shown["who"], shown["login_tries"]["relay"]) == ("owner", 3)
+        assert not [event for event in daemon.events if event["event"] == "account.resumed"]
         refused = sum(event["event"] == "attempt.refused" for event in daemon.events)
         assert refused == 3
+        await upstream.until(lambda: notices(upstream) == {OWNER: 1, ADMINISTRATOR: 1}, 20)
         seen = logins(upstream)
         await daemon.stop()
         await daemon.start()
         assert logins(upstream) == seen
         upstream.accounts[APP] = PASSWORD + "-new"
         await daemon.cli("account", "set-password", APP, "--password-file", "-", stdin=PASSWORD + "-new")
-        await upstream.until(lambda: len(upstream.messages) >= len(sent), 30)
-        arrived = Counter(recipient for message in upstream.messages for recipient in message.recipients)
-        assert arrived == Counter(sent)
+        await upstream.until(lambda: len(owed(upstream)) >= len(sent), 30)
+        assert Counter(owed(upstream)) == Counter(sent)
+        for person in (OWNER, ADMINISTRATOR):
+            await daemon.event("notice.queued", kind="over", recipient=person, timeout_s=20)
         assert not [event for event in daemon.events if event["event"] == "delivery.bounced"]
         assert ("relay", APP) in await trail(daemon, "account.suspend")
         assert rows(daemon, "SELECT kind, who, closed_at IS NULL FROM conditions") == [("suspended", "owner", 0)]
@@ -140,6 +161,21 @@ async def test_an_account_without_mail_is_logged_in_now_and_then(
         assert logins(upstream) == seen
 
 
+async def test_what_logged_in_before_does_not_speak_for_an_account_that_was_stopped(
+    upstream: ScriptedUpstream, relaying: Relaying
+) -> None:
+    """Its connection is still open at the upstream, which would take mail over it: that would prove nothing."""
+    async with relaying(RELAY_DISPATCH__LOGIN_CHECK_S="0.6", RELAY_DISPATCH__PROBE_S="0.3") as daemon:
+        await daemon.submit(APP, ["before@example.org"], MAIL)
+        await upstream.next_message()
+        upstream.accounts[APP] = "another-password"
+        await daemon.event("account.suspended", account=APP)
+        await daemon.submit(APP, ["after@example.org"], MAIL)
+        await daemon.event("attempt.refused", account=APP)  # the probe logged in anew
+        assert not upstream.messages
+        assert not [event for event in daemon.events if event["event"] == "account.resumed"]
+
+
 async def test_words_that_nobody_knows_are_remembered_without_particulars(
     upstream: ScriptedUpstream, relaying: Relaying
 ) -> None:
@@ -153,3 +189,7 @@ async def test_words_that_nobody_knows_are_remembered_without_particulars(
         assert (found["count"], found["stage"], found["provider"]) == (2, "rcpt", "custom")
         assert found["reply"] == "550 flux capacitor says no to <address>"
         assert "flux capacitor" in (await daemon.cli("explain", "--unknown")).stdout
+        upstream.on("AUTH").answers("554 flux capacitor is empty")
+        await daemon.cli("account", "test", APP, check=False)
+        listed = json.loads((await daemon.cli("explain", "--unknown", "--json")).stdout)
+        assert ("auth", "554 flux capacitor is empty") in [(each["stage"], each["reply"]) for each in listed]

@@ -21,6 +21,7 @@ from relay.credentials.sasl import encode, xoauth2
 from tests.daemon import RelayDaemon
 from tests.peers import authority as authorities
 from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.spillage import spilled
 
@@ -46,6 +47,7 @@ class Site:
     folder: Path
     answers: list[str] = field(default_factory=list)
     scope: str = APP_SCOPE
+    secrets: set[str] = field(default_factory=set)  # besides those of the authority
 
     def takes(self, login: str, token: str) -> bool:
         """What a real mail server looks at."""
@@ -112,7 +114,7 @@ class Site:
 
     def spilled(self) -> list[str]:
         """Secrets that are anywhere but in the vault, by the place where they are."""
-        secrets = {SECRET, *self.upstream.tokens, *self.authority._refresh}
+        secrets = {SECRET, *self.secrets, *self.upstream.tokens, *self.authority._refresh}
         secrets |= {encode(xoauth2(login, token)).decode() for login in (USER, OTHER) for token in self.upstream.tokens}
         for pem in (self.authority.certificate_pem, json.loads(self.authority.service_account_json)["private_key"]):
             secrets |= {line for line in pem.splitlines() if len(line) > 40}
@@ -134,6 +136,7 @@ async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
         "RELAY_SUBMISSION__STAGE_TIMEOUT_S": "10",
         "RELAY_SUBMISSION__MAX_MESSAGES_PER_CONNECTION": "1",  # each mail logs in anew
         "RELAY_DISPATCH__PROBE_S": "0",
+        "RELAY_EGRESS__NO_PROXY": "nowhere.invalid",  # this machine is reached by proxies, too
         "RELAY_LOG__LEVEL": "debug",
     }
     (tmp_path / "data").mkdir()
@@ -330,6 +333,32 @@ async def test_a_provider_that_nobody_knows_is_described_by_options(site: Site) 
     await site.add("oauth-device", "--client-id", "public", *ways, provider="custom")
     await site.connect(site.type_code)
     await site.relayed()
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+async def test_token_and_mail_both_go_by_the_accounts_proxy(site: Site, scheme: str) -> None:
+    password = f"word-of-the-{scheme}-proxy"
+    site.secrets.add(password)
+    (site.folder / "proxy.txt").write_text(password)
+    async with running_proxy(scheme, login=f"relay:{password}") as proxy:
+        way = (
+            "--proxy",
+            proxy.url.replace(f":{password}", ""),
+            "--proxy-password-file",
+            str(site.folder / "proxy.txt"),
+        )
+        app = ("--tenant", "contoso.example", "--client-id", "secret", "--client-secret-file", "-")
+        await site.add("oauth-app", *app, *way, stdin=SECRET)
+        await site.relayed()
+        assert sorted(proxy.asked) == sorted(f"localhost:{port}" for port in (site.authority.port, site.upstream.port))
+        assert f"through proxy {scheme}://" in await site.cli("account", "show", USER)
+        proxy.login = "relay:another-password"
+        await site.daemon.submit(USER, ["late@example.org"], MAIL)
+        refused = await site.daemon.event("attempt.unreachable", remedy="proxy-auth")
+        await site.cli("trace", refused["message_id"])
+        proxy.login = f"relay:{password}"
+        await site.cli("account", "resume", USER)
+        assert (await site.upstream.next_message(15)).recipients == ("late@example.org",)
 
 
 async def test_check_gets_a_token_of_every_account(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from relay.database.schema import audit
 from tests.daemon import RelayDaemon
 from tests.peers.api_server import ApiServer, Fault
 from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
 
 GRAPH_APP = "https://graph.microsoft.com/.default"
@@ -71,7 +73,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
+async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
     authority.reset()
     async with ScriptedUpstream(mechanisms="XOAUTH2") as upstream, ApiServer() as api:
         api.authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -82,7 +84,10 @@ async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
             "RELAY_SUBMISSION__GMAIL_URL": api.url,
             "RELAY_SUBMISSION__API_CA_FILE": str(tmp_path / "ca.pem"),
             "RELAY_QUEUE__MIN_FREE_BYTES": "0",
+            "RELAY_NOTICES__ADMINISTRATOR": "it@example.com",
+            "RELAY_EGRESS__NO_PROXY": "nowhere.invalid",  # this machine is reached by proxies, too
             "RELAY_LOG__LEVEL": "debug",
+            **getattr(request, "param", {}),
         }
         (tmp_path / "data").mkdir()
         async with RelayDaemon(tmp_path / "data", settings) as daemon:
@@ -125,6 +130,21 @@ async def test_a_service_account_sends_by_the_gmail_api(site: Site) -> None:
     assert "FAILED" not in await site.cli("account", "test", USER, "--to", "me@example.org")
 
 
+@pytest.mark.parametrize("site", [{"RELAY_DISPATCH__LOGIN_CHECK_S": "0.4"}], indirect=True)
+async def test_an_idle_account_of_an_api_is_checked_by_its_own_way_out(site: Site) -> None:
+    async with running_proxy("socks5") as proxy:
+        way = ("--transport", "graph", "--proxy", proxy.url)
+        await site.add("--auth", "oauth-app", *way, *APP, stdin=SECRET)
+        checked = await site.daemon.event("account.checked", account=USER)
+        assert "takes the token" in checked["reply"]
+        assert set(proxy.asked) == {f"localhost:{port}" for port in (site.authority.port, site.api.port)}
+        site.api.takes_token = lambda token: False
+        suspended = await site.daemon.event("account.suspended", account=USER)
+        assert "InvalidAuthenticationToken" in suspended["reply"]
+    assert site.api.mails.empty()
+    assert site.upstream.connections == []
+
+
 async def test_another_transport_needs_another_consent(site: Site) -> None:
     ways = ("--auth", "oauth-device", "--client-id", "public", "--device-url", site.authority.url("device"))
     await site.add(*ways)
@@ -139,18 +159,39 @@ async def test_another_transport_needs_another_consent(site: Site) -> None:
 
 async def test_an_account_moves_to_graph_when_smtp_auth_is_off(site: Site) -> None:
     site.upstream.on("AUTH").answers(DISABLED)
-    await site.add("--auth", "oauth-app", "--fallback", "graph", *APP, stdin=SECRET)
+    owner = ("--owner", "eve@example.com")
+    await site.add("--auth", "oauth-app", "--fallback", "graph", *owner, *APP, stdin=SECRET)
     await site.arrives()
     moved = await site.daemon.event("account.moved")
     assert moved["cause"] == "m365-smtp-auth-disabled-tenant"
     assert not [event for event in site.daemon.events if event["event"] == "account.suspended"]
     shown = json.loads(await site.cli("account", "show", USER, "--json"))
     assert (shown["transport"], shown["state"]) == ("graph", "ok")
+    told = {}
+    while len(told) < 2:  # through the account itself: it is well
+        mail = await site.api.next_mail(20)
+        told[mail.recipients[0]] = mail.content
+    assert set(told) == {"it@example.com", "eve@example.com"}
+    assert b"Nothing has to be done" in told["eve@example.com"]
+    assert b"This notice comes once." in told["it@example.com"]
+    assert "moved-to-graph" in await site.cli("notice", "list")
     await site.daemon.stop()
     async with open_database(site.daemon.data / "relay.db") as database:
         rows = await database.read(lambda c: [tuple(row) for row in c.execute(audit.select())])
     assert [row for row in rows if "relay" in row and "account.move" in row]
     await site.daemon.start()
+
+
+async def test_people_are_told_days_before_a_secret_ends(site: Site) -> None:
+    soon = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 5 * 86_400))
+    ends = ("--secret-expires", soon, "--owner", "eve@example.com")
+    await site.add("--auth", "oauth-app", "--transport", "graph", *ends, *APP, stdin=SECRET)
+    await site.daemon.stop()  # what ends is looked at hourly, and at the start
+    await site.daemon.start()
+    assert (await site.daemon.event("credential.expiring"))["remedy"] == "secret-expiring"
+    told = {mail.recipients[0]: mail.content for mail in [await site.api.next_mail(20) for _ in range(2)]}
+    assert set(told) == {"it@example.com", "eve@example.com"}
+    assert all(f"ends on {soon}".encode() in content for content in told.values())
 
 
 async def test_who_cannot_move_is_suspended_and_it_is_said_why(site: Site) -> None:

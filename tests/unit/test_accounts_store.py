@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import create_engine, event, insert, select
 
-from relay.accounts import store
+from relay.accounts import conditions, store
+from relay.accounts.conditions import ConditionKind
 from relay.accounts.errors import (
     AccountExists,
     AccountInUse,
@@ -15,6 +16,7 @@ from relay.accounts.errors import (
 from relay.accounts.model import Account, AccountState, Sender
 from relay.accounts.normalise import BadAddress, BadPattern
 from relay.database.schema import deliveries, metadata, secrets
+from relay.diagnosis.model import Who
 from relay.mail.errors import RelayError
 
 NOW = 1_790_000_000_000
@@ -213,3 +215,13 @@ def test_a_sender_is_stored_normalised_and_once(connection):
     assert store.remove_sender(connection, "@EXAMPLE.com") == "@example.com"
     with pytest.raises(SenderNotFound):
         store.remove_sender(connection, "@example.com")
+
+
+def test_who_sets_the_transport_hears_no_more_of_where_it_moved(connection):
+    account_id = add(connection)
+    moved = {"account_id": account_id, "kind": ConditionKind.MOVED, "cause": "moved-to-graph", "who": Who.OWNER}
+    conditions.open_condition(connection, detail="", now_ms=NOW, **moved)
+    store.update_account(connection, account_id, transport="smtp", per_minute=1)
+    assert len(conditions.open_conditions(connection)) == 1
+    store.update_account(connection, account_id, transport="graph")
+    assert conditions.open_conditions(connection) == []

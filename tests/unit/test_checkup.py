@@ -15,6 +15,7 @@ from relay.accounts.conditions import Condition
 from relay.accounts.directory import Directory
 from relay.accounts.health import Health
 from relay.accounts.model import Account, Upstream
+from relay.accounts.unknown_replies import all_unknown
 from relay.config.settings import RelaySettings, UpstreamDefaults
 from relay.credentials.expiry import ends_of
 from relay.credentials.tries import Tries
@@ -67,6 +68,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
         async def log_in(upstream: Upstream) -> Accepted | Refused | Unreachable:
             made.logins.append(upstream.account)
+            if upstream.account.startswith("odd"):
+                return Refused(Reply(554, "5.0.0", f"the moon is wrong for {upstream.account}"), Stage.AUTH)
             if upstream.account.startswith("bad"):
                 return Refused(Reply(535, "5.7.3", "Authentication unsuccessful"), Stage.AUTH)
             return Accepted(Reply(235, "2.7.0", "ok"))
@@ -137,6 +140,15 @@ async def test_each_account_has_its_own_time_of_the_day(house: House) -> None:
     house.clock[0] += DAY_MS
     await house.checkup.check_logins(looked)
     assert len(house.logins) == 7
+
+
+async def test_words_that_nobody_knows_are_remembered(house: House) -> None:
+    for name in ("odd", "bad"):
+        await house.add(f"{name}@contoso.example")
+    house.clock[0] += DAY_MS
+    await house.checkup.check_logins(NOW)
+    [found] = await house.database.read(all_unknown)
+    assert (found.provider, found.stage, found.sample) == ("m365", "auth", "554 5.0.0 the moon is wrong for <address>")
 
 
 def test_a_sign_in_lasts_from_its_last_use() -> None:

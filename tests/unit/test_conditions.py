@@ -124,3 +124,9 @@ def test_a_detail_is_bounded_and_one_printable_line(connection: Connection) -> N
     condition = opened(connection, 1, detail="535 no\r\n\x1b[31m" + "x" * 5000)
     assert condition.detail.isprintable()
     assert len(condition.detail.encode()) <= 1024
+
+
+def test_that_an_account_moved_is_told_once(connection: Connection) -> None:
+    moved = opened(connection, 1, kind=ConditionKind.MOVED, cause="moved-to-graph")
+    conditions.noticed(connection, [moved.id], NOW)
+    assert due(connection, NOW + 20 * DAY) == []

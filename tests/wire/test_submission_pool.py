@@ -10,6 +10,7 @@ import pytest
 from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused
 from relay.submission.smtp.transport import SmtpTransport
+from tests.peers.script import Step
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.wire.carrying import LOGIN, PASSWORD, Lane, lane, mail, transport, upstream_of
 
@@ -126,6 +127,36 @@ async def test_a_connection_is_replaced_after_so_many_messages(tmp_path: Path) -
         assert all(isinstance(outcomes[0], Accepted) for _, outcomes in source.reports)
         assert [message.connection for message in upstream.messages] == [0, 0, 0, 1, 1, 1, 2]
         assert [log.lines[-1] for log in upstream.connections[:2]] == ["QUIT", "QUIT"]
+        await carrier.close()
+
+
+async def test_a_stopped_account_keeps_no_idle_login(tmp_path: Path) -> None:
+    async with server() as upstream:
+        carrier = transport()
+        await once(carrier, upstream, tmp_path, 1)
+        carrier.forget(1)
+        carrier.forget(2)  # another account, which has none
+        await once(carrier, upstream, tmp_path, 2)  # at once, while the other one is still on its way out
+        await once(carrier, upstream, tmp_path, 3)
+        assert [message.connection for message in upstream.messages] == [0, 1, 1]
+        assert upstream.connections[0].lines[-1] == "QUIT"
+        await carrier.close()
+
+
+@pytest.mark.parametrize("step", ["AUTH", "DATA"])
+async def test_a_stopped_account_keeps_no_login_that_was_under_way(step: Step, tmp_path: Path) -> None:
+    async with server() as upstream:
+        upstream.on(step, times=1).pauses().well()
+        carrier = transport()
+        under_way = asyncio.create_task(once(carrier, upstream, tmp_path, 1))
+        await upstream.until(lambda: any(line.startswith(step) for log in upstream.connections for line in log.lines))
+        carrier.forget(1)
+        upstream.go_on()
+        await under_way
+        await settled(carrier, {})
+        for number in (2, 3):
+            await once(carrier, upstream, tmp_path, number)
+        assert [message.connection for message in upstream.messages] == [0, 1, 1]
         await carrier.close()
 
 

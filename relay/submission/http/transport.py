@@ -102,6 +102,9 @@ class HttpTransport:
             return Accepted(Reply(250, "2.0.0", words))
         return outcome
 
+    def forget(self, account_id: int) -> None:
+        """See `submission.transport.Transport.forget`: nothing to do, as each request brings its token."""
+
     async def close(self) -> None:
         """Close every client; a few seconds at most."""
         await self._clients.close()

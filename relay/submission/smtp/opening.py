@@ -57,6 +57,7 @@ class Connection:
     takes_size: bool
     size_limit: int
     login_reply: Reply  # to AUTH, or to EHLO when there is no login
+    age: int = 0  # see Pool.forget
     messages: int = 0  # transactions begun on it
     reused: bool = False  # it was idle before
     needs_reset: bool = False  # the last transaction did not end with the 250 that clears the server's buffers

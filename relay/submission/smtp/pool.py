@@ -36,21 +36,24 @@ class Pool:
         self._idle_s, self._most_messages = idle_s, most_messages
         self._shelves: dict[int, _Shelf] = {}
         self._open: Counter[int] = Counter()
+        self._ages: dict[int, int] = {}  # how often an account was forgotten while connections of it were open
         self._closed = False
 
     def configure(self, *, idle_s: float, most_messages: int) -> None:
         """Other bounds for what is put back from now on."""
         self._idle_s, self._most_messages = idle_s, most_messages
 
-    def opened(self, account_id: int) -> None:
-        """A connection is being made."""
+    def opened(self, account_id: int) -> int:
+        """A connection is being made. Its age, for `Connection.age`."""
         self._open[account_id] += 1
+        return self._ages.get(account_id, 0)
 
     def ended(self, account_id: int, connection: Connection | None) -> None:
         """It is gone, or was never made."""
         self._open[account_id] -= 1
         if not self._open[account_id]:
             del self._open[account_id]
+            self._ages.pop(account_id, None)
         if connection is None:
             return
         log.debug("upstream.closed", account=connection.upstream.account, messages=connection.messages)
@@ -97,6 +100,7 @@ class Pool:
             shelf = _Shelf(upstream)
         if (
             self._closed
+            or connection.age != self._ages.get(upstream.account_id, 0)
             or shelf.upstream != upstream
             or connection.messages >= self._most_messages
             or len(shelf.idle) >= (upstream.max_connections or _UNLIMITED)
@@ -106,6 +110,14 @@ class Pool:
         self._shelves[upstream.account_id] = shelf
         shelf.idle.append(connection)
         wire.watch_idle(self._idle_s)
+
+    def forget(self, account_id: int) -> None:
+        """Every connection that is open or being made has had its time: idle ones QUIT now, others when given back."""
+        if account_id in self._open:
+            self._ages[account_id] = self._ages.get(account_id, 0) + 1
+        shelf = self._shelves.get(account_id)
+        if shelf is not None:
+            self._clear(shelf)
 
     async def close(self) -> None:
         """QUIT them all; keep none from now on."""

@@ -79,6 +79,10 @@ class SmtpTransport:
         """Open connections by account id, idle ones included."""
         return self._pool.counts()
 
+    def forget(self, account_id: int) -> None:
+        """See `submission.transport.Transport.forget`."""
+        self._pool.forget(account_id)
+
     async def close(self) -> None:
         """QUIT idle connections; at most QUIT_S."""
         await self._pool.close()
@@ -95,7 +99,7 @@ class SmtpTransport:
                 self._pool.ended(upstream.account_id, made[0] if made else None)
 
         failure: Outcome = Unreachable(Stage.CONNECT, "lease-lost", "the relay stopped while connecting", counted=False)
-        self._pool.opened(upstream.account_id)
+        age = self._pool.opened(upstream.account_id)
         try:
             connection = await open_connection(
                 upstream,
@@ -108,6 +112,7 @@ class SmtpTransport:
                 tries=self._tries,
                 way_of=self._way_of,
             )
+            connection.age = age
             made.append(connection)
             return connection
         except OpeningFailed as error:
