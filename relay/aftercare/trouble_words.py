@@ -21,6 +21,7 @@ _STATE = {
     ConditionKind.RESTING: "Held up",
     ConditionKind.EXPIRING: "Ends soon",
     ConditionKind.MOVED: "Moved",
+    ConditionKind.MAILBOX: "Mailbox closed",
 }
 _ACTORS = {
     Who.OWNER: "the owner of the mailbox",

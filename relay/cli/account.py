@@ -26,6 +26,7 @@ from relay.cli.connecting import (
     oauth_arguments,
 )
 from relay.cli.egress_options import (
+    Bounces,
     ImapHost,
     ImapLogin,
     ImapPort,
@@ -33,6 +34,7 @@ from relay.cli.egress_options import (
     Ip,
     Proxy,
     ProxyPasswordFile,
+    SentCopy,
     SourceAddress,
     egress_arguments,
 )
@@ -134,6 +136,8 @@ def add(
     fallback: Fallback = None,
     owner: Owner = None,
     null_sender: NullSender = None,
+    bounces: Bounces = None,
+    sent_copy: SentCopy = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -183,6 +187,8 @@ def add(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
@@ -241,6 +247,8 @@ def change(
     fallback: Fallback = None,
     owner: Owner = None,
     null_sender: NullSender = None,
+    bounces: Bounces = None,
+    sent_copy: SentCopy = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -272,6 +280,8 @@ def change(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
     result = perform(
         "account.set",

@@ -117,7 +117,7 @@ async def test_every_way_in(
         assert imap.encrypted == [True]
         assert [step for step, _ in steps] == ["connect", "tls", "login"]
         assert secret not in repr(steps)
-        assert await connection.examine(b"INBOX") == 3
+        assert (await connection.examine(b"INBOX")).messages == 3
         folders = await connection.folders()
         assert [folder.shown for folder in folders] == ["INBOX", "Gesendete Objekte & mehr", 'lit "al']
         sent = sent_folder(folders)
