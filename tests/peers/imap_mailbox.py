@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from tests.peers.scripted_imap import ScriptedImap
 
-# What becomes of an APPEND whose literal is here: bytes to answer, after filing it or not; None: break the connection.
+# What becomes of an APPEND whose literal is here: bytes to answer, after filing it or not; none: stall
+# until the connection ends; None: break it.
 OnAppend = Callable[["Mail"], tuple[bool, bytes | None]]
 DAY_S = 86_400
 _APPEND = re.compile(rb'APPEND "([^"]*)" \(([^)]*)\) "([^"]*)" \{(\d+)\}')
@@ -121,6 +122,8 @@ class ImapMailbox:
         if files:
             place.mails.append(mail)
             place.uidnext += 1
+        if answer == b"":
+            await reader.read()
         if answer is None:
             writer.transport.abort()
             raise ConnectionResetError
