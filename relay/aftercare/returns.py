@@ -167,27 +167,34 @@ class Returns:
     async def _keep(self, account: Account, found: Sequence[Notification], validity: int, reached: int) -> None:
         """What was found, and how far was looked: in one transaction, so that nothing is missed or told twice."""
         now = self._clock()
-        told = [(one, [_failure(failed) for failed in one.failed]) for one in found]
+        told: list[tuple[int, list[Failure]]] = []
+        for notification in found:  # searched for while others write
+            message_id = await self._message_of(account, notification, now)
+            if message_id is not None:
+                told.append((message_id, [_failure(failed) for failed in notification.failed]))
 
         def write(connection: Connection) -> list[Kept]:
-            kept: list[Kept] = []
-            for notification, failures in told:
-                message_id = returned.message_of(
-                    connection,
-                    account_id=account.id,
-                    address=account.address,
-                    ids=notification.ids,
-                    message_ids=notification.message_ids,
-                    envelope_id=notification.envelope_id,
-                    since_ms=now - _MATCHED_MS,
-                )
-                if message_id is not None:
-                    kept += returned.keep(connection, message_id, failures, now)
+            kept = [
+                one for message_id, failures in told for one in returned.keep(connection, message_id, failures, now)
+            ]
             _remember(connection, account, validity, reached, now)
             return kept
 
         for one in await self._database.write(write):
             _tell(account, one)
+
+    async def _message_of(self, account: Account, notification: Notification, now: int) -> int | None:
+        return await self._database.read(
+            lambda connection: returned.message_of(
+                connection,
+                account_id=account.id,
+                address=account.address,
+                ids=notification.ids,
+                message_ids=notification.message_ids,
+                envelope_id=notification.envelope_id,
+                since_ms=now - _MATCHED_MS,
+            )
+        )
 
 
 def _remember(connection: Connection, account: Account, validity: int, reached: int, now: int) -> None:

@@ -82,6 +82,11 @@ def begin(connection: Connection, message_id: int, now: int) -> None:
     connection.execute(update(owed).where(_of(message_id)).values(begun_at=now))
 
 
+def doubt_all(connection: Connection, now: int) -> None:
+    """A store of before is in use again: any copy may have been filed since."""
+    connection.execute(update(owed).where(_owed).values(begun_at=now))
+
+
 def not_taken(connection: Connection, message_id: int) -> None:
     """The server said so: it does not lie in the folder."""
     connection.execute(update(owed).where(_of(message_id)).values(begun_at=None))

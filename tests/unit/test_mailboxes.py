@@ -23,6 +23,7 @@ from relay.database.schema import contents, deliveries, messages, owed, returned
 from relay.mail.content import Content
 from relay.mail.dsn import MessageRequest
 from relay.mail.ids import format_id
+from relay.queue.copies import doubt_all
 from relay.queue.model import Arrival, Message, Settlement, State
 from relay.queue.store import now_ms
 from tests.peers.certificates import Certificates, write_certificates
@@ -352,6 +353,16 @@ async def test_a_full_mailbox_is_tried_again_without_a_search_and_given_up_in_th
     assert await site.kept() == 0
     assert [event["event"] for event in await site.trace(message_id)][-1] == "copy.given_up"
     assert {row.state for row in await site.rows(select(deliveries))} == {"relayed"}
+
+
+async def test_after_a_restore_every_copy_may_have_been_filed_since(site: Site) -> None:
+    await site.set(sent_copy="yes")
+    await site.relay("ann@example.org", copy=True)
+    await site.control.database.write(lambda connection: doubt_all(connection, now_ms()))
+    site.mailbox.put("Sent", PLAIN)
+    await site.copies.round()
+    assert len(site.filed) == 1
+    assert await site.kept() == 0
 
 
 async def test_nothing_is_filed_for_who_wants_none_any_more(site: Site) -> None:
