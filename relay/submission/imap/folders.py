@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from relay.submission.imap.connection import ImapConnection, quoted
 from relay.submission.imap.responses import Folder, fetched_of, sent_folder, uids_of
@@ -18,13 +18,14 @@ def folder_named(folders: Sequence[Folder], wanted: str) -> Folder | None:
     name = wanted.lower()
     if name == _INBOX:
         return Folder(b"INBOX", frozenset(), "")
+    folders = _sayable(folders)
     exact = next((folder for folder in folders if folder.shown.lower() == name), None)
     return exact or next((one for one in folders if one.shown.lower().split(one.delimiter or "\0")[-1] == name), None)
 
 
 async def sent_of(connection: ImapConnection) -> Folder | None:
     """Where sent mail goes."""
-    return sent_folder(await connection.folders())
+    return sent_folder(_sayable(await connection.folders()))
 
 
 async def uids_between(connection: ImapConnection, first: int, last: int, *, since_ms: int | None = None) -> list[int]:
@@ -62,6 +63,11 @@ async def append(
     arguments = (quoted(folder.name), b"(\\Seen)", _moment(at_ms), b"{%d}" % size)
     timeout_s = connection.command_s + size / _OCTETS_A_SECOND
     await connection.command("APPEND", *arguments, content=content, timeout_s=timeout_s)
+
+
+def _sayable(folders: Iterable[Folder]) -> list[Folder]:
+    """Those whose names fit a command; other octets than modified UTF-7 has are nobody's folder for this."""
+    return [folder for folder in folders if folder.name.isascii() and folder.name.decode("ascii").isprintable()]
 
 
 def _day(at_ms: int) -> bytes:
