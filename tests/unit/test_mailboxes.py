@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Request
 from sqlalchemy import func, select
 
 from relay.accounts.conditions import ConditionKind, open_conditions
@@ -16,6 +17,7 @@ from relay.aftercare.copies import Copies
 from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.returns import Returns
 from relay.config.settings import ImapDefaults, MailboxSettings, RelaySettings, SubmissionSettings
+from relay.console.pages.render import page
 from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
@@ -168,6 +170,21 @@ async def test_a_notification_is_matched_once_and_shown_everywhere(site: Site) -
     searched = [command for command in site.imap.commands if b"SEARCH" in command]
     assert searched[0].startswith(b"UID SEARCH UID 1:2 SINCE ")
     assert searched[1:] == [b"UID SEARCH UID 3:3"]
+
+
+async def test_the_console_shows_what_came_back_and_lets_nothing_in_it_act(site: Site) -> None:
+    await site.set(bounces="inbox")
+    message_id = await site.relay("gone@example.org", copy=True)
+    evil = STATUS.replace(b"no such user here", b"<script>alert(1)</script>")
+    site.mailbox.put("INBOX", dsn(evil, original=b"Message-ID: <1@example.com>\r\n"))
+    await site.came_back()
+    story = (await registry.run(site.control, "trace", {"id": format_id(message_id)}))[0]
+    shown = await registry.run(site.control, "queue.show", {"id": format_id(message_id)})
+    request = Request({"type": "http", "path": "/queue", "headers": [], "query_string": b""})
+    html = bytes(page(request, "message.html", story=story, deliveries=shown["deliveries"]).body).decode()
+    assert "came back</strong> for gone@example.org from mx.example.org" in html
+    assert "The recipient does not exist." in html
+    assert "<script>alert" not in html
 
 
 @pytest.mark.parametrize("by", ["message-id", "envid"])
