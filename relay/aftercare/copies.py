@@ -101,9 +101,9 @@ class Copies:
             left = [copy for copy in owed if not await self._is_over(account, copy)]
             if account is None or not left:
                 return
-            now, not_before = self._clock(), self._opener.not_before(account)
+            now, not_before = self._clock(), self._opener.not_before(account, "copies")
             if not_before <= now and account.state is AccountState.OK:
-                async with self._opener.opened(account) as connection:
+                async with self._opener.opened(account, "copies") as connection:
                     await self._file_all(account, connection, left)
         except MailboxClosed:
             pass  # it is in the log
@@ -112,7 +112,7 @@ class Copies:
         except Exception as error:  # one account's must not keep the others' from being filed
             log.error("daemon.fault", where="copies", account_id=account_id, exc_info=error)
         if account is not None and left:
-            await self._later(left, max(self._opener.not_before(account), self._clock() + _AGAIN_MS))
+            await self._later(left, max(self._opener.not_before(account, "copies"), self._clock() + _AGAIN_MS))
 
     async def _later(self, left: Sequence[Copy], until: int) -> None:
         ids = [copy.message_id for copy in left]

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -34,17 +35,23 @@ _REFUSED_WAIT_S, _MOST_REFUSED_WAIT_S = 1200.0, 21_600.0  # providers lock accou
 _TOLD_MS = 3_600_000  # what lasts so long, and somebody has to act, people hear of
 _TOLD_LATER_MS = 86_400_000  # what may pass by itself
 _LONGEST = 400  # octets of what a server said
+_OF_FOLDERS = frozenset({"imap-no-folder", "imap-refused"})
+
+
+Purpose = Literal["bounces", "copies"]
+_PURPOSES: tuple[Purpose, ...] = ("bounces", "copies")
+_Key = tuple[int, Purpose | None]  # account; for what, None: it does not open at all
 
 
 @dataclass(slots=True)
 class _Trouble:
-    """A row of failures of one account without a success in between. Times are ms since 1970."""
+    """A row of failures without a success in between. Times are ms since 1970; `told`: the cause people know of."""
 
     since: int
     revision: int
     failures: int = 0
     not_before: int = 0
-    told: bool = False
+    told: str = ""
 
 
 class Mailboxes:
@@ -64,7 +71,7 @@ class Mailboxes:
     ) -> None:
         self._database, self._directory, self._logins, self._way_of = database, directory, logins, way_of
         self._clock, self._chance = clock, chance
-        self._troubles: dict[int, _Trouble] = {}
+        self._troubles: dict[_Key, _Trouble] = {}
         self.configure(defaults, submission)
 
     def configure(self, defaults: ImapDefaults, submission: SubmissionSettings) -> None:
@@ -77,29 +84,33 @@ class Mailboxes:
         """Read what people know of from before."""
         for one in await self._database.read(open_conditions):
             if one.kind is ConditionKind.MAILBOX and one.account_id is not None:
-                self._troubles[one.account_id] = _Trouble(one.opened_at, revision=0, told=True)
+                for purpose in _PURPOSES if one.cause in _OF_FOLDERS else (None,):
+                    self._troubles[one.account_id, purpose] = _Trouble(one.opened_at, revision=0, told=one.cause)
 
-    def not_before(self, account: Account) -> int:
+    def not_before(self, account: Account, purpose: Purpose) -> int:
         """When its mailbox may be tried again (ms since 1970); 0: at once. A changed account is tried at once."""
-        trouble = self._troubles.get(account.id)
-        return trouble.not_before if trouble is not None and trouble.revision == account.revision else 0
+        known = (self._troubles.get((account.id, one)) for one in (None, purpose))
+        return max((one.not_before for one in known if one is not None and one.revision == account.revision), default=0)
 
     async def keep(self, wanted: Iterable[int]) -> None:
         """Forget trouble with the mailboxes of all other accounts: nobody wants to read them any more."""
-        for account_id in self._troubles.keys() - set(wanted):
-            await self._over(account_id, silently=True)
+        accounts = set(wanted)
+        for key in [key for key in self._troubles if key[0] not in accounts]:
+            await self._over(key, silently=True)
 
     @asynccontextmanager
-    async def opened(self, account: Account) -> AsyncIterator[ImapConnection]:
+    async def opened(self, account: Account, purpose: Purpose) -> AsyncIterator[ImapConnection]:
         """Its mailbox, for what is done inside; success and failure are remembered. Raises MailboxClosed."""
         try:
             async with self._opened(account) as connection:
                 yield connection
         except MailboxClosed as closed:
-            await self._failed(account, closed)
+            await self._failed(account, purpose if closed.step == "folder" else None, closed)
             raise
-        if account.id in self._troubles:
-            await self._over(account.id)
+        over = [key for key in ((account.id, None), (account.id, purpose)) if key in self._troubles]
+        for key in over:
+            await self._over(key)
+        if over:
             log.info("mailbox.recovered", account=account.address)
 
     @asynccontextmanager
@@ -125,9 +136,9 @@ class Mailboxes:
         finally:
             connection.wire.abort()
 
-    async def _failed(self, account: Account, closed: MailboxClosed) -> None:
+    async def _failed(self, account: Account, purpose: Purpose | None, closed: MailboxClosed) -> None:
         now, entry = self._clock(), CONDITIONS.get(closed.reason, CONDITIONS["imap-protocol"])
-        trouble = self._troubles.setdefault(account.id, _Trouble(now, account.revision))
+        trouble = self._troubles.setdefault((account.id, purpose), _Trouble(now, account.revision))
         trouble.revision = account.revision
         if entry.retry:
             first, most = _FIRST_WAIT_S, _MOST_WAIT_S
@@ -161,14 +172,22 @@ class Mailboxes:
             )
 
         await self._database.write(tell)
-        trouble.told = True
+        trouble.told = entry.id
 
-    async def _over(self, account_id: int, *, silently: bool = False) -> None:
-        trouble = self._troubles.pop(account_id)
-        if trouble.told:
-            now = self._clock()
-            await self._database.write(
-                lambda connection: close_conditions(
-                    connection, account_id=account_id, kind=ConditionKind.MAILBOX, now_ms=now, silently=silently
-                )
+    async def _over(self, key: _Key, *, silently: bool = False) -> None:
+        trouble = self._troubles.pop(key, None)  # another visit may have ended it meanwhile
+        if trouble is None or not trouble.told:
+            return
+        now = self._clock()
+
+        def close(connection: Connection) -> None:
+            close_conditions(
+                connection,
+                account_id=key[0],
+                kind=ConditionKind.MAILBOX,
+                cause=trouble.told,
+                now_ms=now,
+                silently=silently,
             )
+
+        await self._database.write(close)

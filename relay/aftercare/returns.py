@@ -95,13 +95,13 @@ class Returns:
             return False
         at, folder = self._due.get(account.id, (0, None))
         now = self._clock()
-        return (now >= at or folder != account.bounces) and now >= self._opener.not_before(account)
+        return (now >= at or folder != account.bounces) and now >= self._opener.not_before(account, "bounces")
 
     async def _visit(self, account: Account) -> None:
         wait_s = self._settings.poll_s * (1 + _JITTER * (self._chance() * 2 - 1))
         self._due[account.id] = self._clock() + int(wait_s * 1000), account.bounces
         try:
-            async with self._opener.opened(account) as connection:
+            async with self._opener.opened(account, "bounces") as connection:
                 if not await self._read(account, connection):
                     self._due[account.id] = 0, account.bounces
         except MailboxClosed:

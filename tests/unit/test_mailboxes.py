@@ -288,7 +288,7 @@ async def test_servers_that_answer_nonsense(site: Site, said: bytes | None) -> N
     assert await site.came_back() == []
     account = site.control.directory.by_address(APP)
     assert account is not None
-    assert site.opener.not_before(account) > site.now()
+    assert site.opener.not_before(account, "bounces") > site.now()
 
 
 async def test_only_who_can_log_in_to_a_mailbox_may_want_it(site: Site) -> None:
@@ -380,6 +380,40 @@ async def test_after_a_restore_every_copy_may_have_been_filed_since(site: Site) 
     await site.copies.round()
     assert len(site.filed) == 1
     assert await site.kept() == 0
+
+
+async def test_a_folder_that_is_full_does_not_keep_bounces_from_being_read(site: Site) -> None:
+    await site.set(sent_copy="yes", bounces="inbox")
+    await site.relay("gone@example.org", copy=True)
+    site.mailbox.on_append = lambda mail: (False, b"NO [OVERQUOTA] full")
+    for _ in range(28):
+        await site.copies.round()
+        await site.returns.round()
+        site.later_ms += HOUR
+        if len(site.imap.logins) == 2:
+            site.mailbox.put("INBOX", dsn(original=b"Message-ID: <1@example.com>\r\n"))
+    assert len(await site.came_back()) == 1
+    lasting = await site.control.database.read(open_conditions)
+    assert [one.cause for one in lasting] == []  # given up after a day, before it was told
+    site.settings = MailboxSettings(copy_lifetime_s=1_000_000)
+    copies = Copies(
+        site.settings,
+        site.opener,
+        database=site.control.database,
+        directory=site.control.directory,
+        queue=site.control.queue,
+        clock=site.now,
+    )
+    await site.relay("ann@example.org", copy=True, header_message_id="<2@example.com>")
+    for _ in range(3):
+        await copies.round()
+        await site.returns.round()
+        site.later_ms += 13 * HOUR
+    lasting = await site.control.database.read(open_conditions)
+    assert [one.cause for one in lasting] == ["imap-refused"]
+    site.mailbox.on_append = lambda mail: (True, b"OK")
+    await copies.round()
+    assert [await site.control.database.read(open_conditions), len(site.filed)] == [[], 1]
 
 
 async def test_nothing_is_filed_for_who_wants_none_any_more(site: Site) -> None:
