@@ -6,7 +6,7 @@ import re
 from typing import Any, TypedDict, get_args
 
 from relay.accounts.errors import BadSetting
-from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, Tls, TransportKind
+from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, SentCopy, Tls, TransportKind
 from relay.accounts.normalise import BadAddress, settled_address
 from relay.accounts.presets import PRESETS
 from relay.config.egress import IpVersion, sources_of
@@ -40,11 +40,14 @@ class AccountSettings(TypedDict, total=False):
     oauth: str | None
     owner: str | None
     null_sender: bool
+    bounces: str | None
+    sent_copy: SentCopy
 
 
 LARGEST = 1_000_000_000
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_.])?|\[?[0-9a-f:.]{2,45}\]?)", re.IGNORECASE)
 _MAX_OAUTH = 16_384  # characters
+_MAX_FOLDER = 200
 _NUMBERS = ("max_connections", "per_minute", "per_day")
 _IMAP = ("imap_host", "imap_port", "imap_tls", "imap_login")
 _EGRESS = ("proxy", "source_address", "ip")
@@ -56,8 +59,11 @@ _CHOICES = {
     "imap_tls": ("starttls", "implicit"),
     "transport": get_args(TransportKind),
     "fallback": get_args(Fallback),
+    "sent_copy": get_args(SentCopy),
 }
-_NULLABLE = frozenset({"host", "port", "tls", "trust", "login", "oauth", "owner", *_NUMBERS, *_EGRESS, *_IMAP})
+_NULLABLE = frozenset(
+    {"host", "port", "tls", "trust", "login", "oauth", "owner", "bounces", *_NUMBERS, *_EGRESS, *_IMAP}
+)
 
 
 def checked_settings(settings: AccountSettings) -> dict[str, Any]:
@@ -99,6 +105,15 @@ def checked_number(field: str, value: Any, least: int, most: int, form: str) -> 
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise BadSetting(field, value, form)
     return value
+
+
+def _checked_folder(value: Any) -> str | None:
+    """The name of a folder as people see it; `none`: no folder."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_FOLDER or not value.isprintable():
+        raise BadSetting("bounces", value, f"none, inbox, or a folder's name of up to {_MAX_FOLDER} characters")
+    if value.lower() == "none":
+        return None
+    return "INBOX" if value.lower() == "inbox" else value
 
 
 def _checked_proxy(value: Any) -> str:
@@ -147,6 +162,8 @@ def _checked(field: str, value: Any) -> Any:
             return settled_address(value)
         except BadAddress as error:
             raise BadSetting(field, value, error.remedy) from None
+    if field == "bounces":
+        return _checked_folder(value)
     if field == "null_sender":
         if not isinstance(value, bool):
             raise BadSetting(field, value, "yes or no")

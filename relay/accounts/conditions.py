@@ -24,6 +24,7 @@ class ConditionKind(enum.StrEnum):
     RESTING = "resting"  # its upstream has refused or failed it for long; it is tried again by itself
     EXPIRING = "expiring"  # a secret, certificate or sign-in ends soon
     MOVED = "moved"  # it sends another way than it was set up for
+    MAILBOX = "mailbox"  # its mailbox cannot be read or written; its mail goes out all the same
 
 
 _ONCE = frozenset({ConditionKind.EXPIRING, ConditionKind.MOVED})

@@ -16,6 +16,7 @@ Answer = Literal["queued", "direct"]
 ClientAuth = Literal["none", "login", "accept-any"]
 Identity = Literal["envelope", "header", "map"]
 InDoubtPolicy = Literal["retry", "hold"]
+SentCopy = Literal["auto", "yes", "no"]
 
 
 class AccountState(enum.StrEnum):
@@ -61,6 +62,8 @@ class Account:
     revision: int = 1
     created_at: int = 0
     managed_by: str | None = None  # path of the accounts file that declares it; None: people manage it
+    bounces: str | None = None  # folder of its mailbox in which mail that came back is looked for; None: it is not
+    sent_copy: SentCopy = "auto"  # whether what was relayed is filed in its mailbox's Sent
 
     @property
     def owned_by(self) -> str:
@@ -94,6 +97,7 @@ class Upstream:
     recipients_per_transaction: int
     in_doubt: InDoubtPolicy
     transport: TransportKind = "smtp"
+    sent_copy: bool = False  # what it takes is owed to the mailbox's Sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from relay.accounts.model import Tls, TransportKind
 
@@ -19,6 +20,8 @@ class Preset:
     `api`: the other transport it offers, an HTTP API; `smtp`: none.
     `oauth`: the OAuth provider that knows its mailboxes, with `cloud` and `tenant` as that has them; "": none is known.
     `imap`: where its mailboxes are read, port 993 with TLS from the first octet; "": not known, or there are none.
+    `sent`: who files what was sent in its mailbox, the provider by itself (or by a setting of its own) or the program
+    by APPEND; "": not known, or there are no mailboxes.
     `password_until`: the last day (ISO 8601) on which a password is sure to be taken, `password_note`: what then.
     """
 
@@ -41,6 +44,7 @@ class Preset:
     password_until: str = ""
     password_note: str = ""
     imap: str = ""
+    sent: Literal["itself", "append", ""] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def _m365(name: str, title: str, host: str, *hosts: str, imap: str, cloud: str =
         password_until="2026-12-31",  # noqa: S106  (a date)
         password_note=_BASIC_AUTH,
         imap=imap,
+        sent="itself",
     )
 
 
@@ -148,6 +153,7 @@ PRESETS: dict[str, Preset] = {
             oauth="microsoft",
             tenant="consumers",
             imap="outlook.office365.com",
+            sent="itself",
             password_until="2024-09-16",  # noqa: S106  (a date)
             password_note="passwords and app passwords are refused since",  # noqa: S106
         ),
@@ -170,6 +176,7 @@ PRESETS: dict[str, Preset] = {
             per_day=2_000,
             hosts=("smtp.googlemail.com",),
             imap="imap.gmail.com",
+            sent="itself",
             api="gmail",
             oauth="google",
             password_note="app passwords only, with 2-Step Verification; void when the password changes",  # noqa: S106
@@ -192,10 +199,29 @@ PRESETS: dict[str, Preset] = {
             max_connections=2,
             per_day=500,
             imap="imap.mail.yahoo.com",
+            sent="itself",
         ),
-        Preset("aol", "AOL", "smtp.aol.com", 465, "implicit", max_connections=2, per_day=500, imap="imap.aol.com"),
+        Preset(
+            "aol",
+            "AOL",
+            "smtp.aol.com",
+            465,
+            "implicit",
+            max_connections=2,
+            per_day=500,
+            imap="imap.aol.com",
+            sent="itself",
+        ),
         # 1,000 messages and 1,000 recipients a day; an older page says 100 recipients a message.
-        Preset("icloud", "iCloud Mail", "smtp.mail.me.com", max_connections=2, per_day=1_000, imap="imap.mail.me.com"),
+        Preset(
+            "icloud",
+            "iCloud Mail",
+            "smtp.mail.me.com",
+            max_connections=2,
+            per_day=1_000,
+            imap="imap.mail.me.com",
+            sent="append",
+        ),
         Preset(
             "zoho",
             "Zoho Mail",
@@ -206,8 +232,9 @@ PRESETS: dict[str, Preset] = {
             recipients_per_transaction=50,
             hosts=("smtp.zoho.*", "smtppro.zoho.*", "smtp.zohocloud.ca"),
             imap="imap.zoho.com",
+            sent="itself",
         ),
-        Preset("fastmail", "Fastmail", "smtp.fastmail.com", 465, "implicit", imap="imap.fastmail.com"),
+        Preset("fastmail", "Fastmail", "smtp.fastmail.com", 465, "implicit", imap="imap.fastmail.com", sent="itself"),
         Preset(
             "ses",
             "Amazon SES",
@@ -231,6 +258,7 @@ PRESETS: dict[str, Preset] = {
             max_connections=2,
             hosts=("mail.gmx.com", "mail.gmx.*"),
             imap="imap.gmx.com",
+            sent="append",
         ),
     )
 }

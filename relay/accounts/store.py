@@ -14,7 +14,16 @@ from relay.accounts.conditions import ConditionKind
 from relay.accounts.errors import AccountExists, AccountInUse, AccountNotFound, SenderExists, SenderNotFound
 from relay.accounts.model import Account, AccountState, Client, FromPolicy, Sender
 from relay.accounts.normalise import check_address, normalise, normalise_pattern
-from relay.database.schema import accounts, conditions, console_grants, deliveries, login_tries, secrets, senders
+from relay.database.schema import (
+    accounts,
+    conditions,
+    console_grants,
+    deliveries,
+    login_tries,
+    mailboxes,
+    secrets,
+    senders,
+)
 
 __all__ = [
     "Snapshot",
@@ -102,7 +111,7 @@ def remove_account(connection: Connection, account_id: int) -> None:
     )
     if used_by or waiting:
         raise AccountInUse(account.address, used_by, waiting or 0)
-    for table in (secrets, conditions, login_tries, console_grants):
+    for table in (secrets, conditions, login_tries, console_grants, mailboxes):
         connection.execute(delete(table).where(table.c.account_id == account_id))
     connection.execute(delete(accounts).where(accounts.c.id == account_id))
 

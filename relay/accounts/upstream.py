@@ -65,7 +65,21 @@ def fill(account: Account, defaults: UpstreamDefaults, places: ApiPlaces = ApiPl
         per_day=_first(account.per_day, preset.per_day),
         recipients_per_transaction=preset.recipients_per_transaction,
         in_doubt=account.in_doubt,
+        sent_copy=_wants_copy(account, preset),
     )
+
+
+def _wants_copy(account: Account, preset: Preset) -> bool:
+    """Unless told: where the provider is known to leave it to the program, or the account names its IMAP server."""
+    if account.sent_copy != "auto":
+        return account.sent_copy == "yes"
+    match preset.sent:
+        case "itself":
+            return False
+        case "append":
+            return account.auth != "none"
+        case _:
+            return account.imap_host is not None and account.auth != "none"
 
 
 def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> ImapServer | None:
@@ -124,6 +138,7 @@ def _by_api(account: Account, preset: Preset, places: ApiPlaces) -> Upstream:
         recipients_per_transaction=limits.recipients_per_message,
         in_doubt=account.in_doubt,
         transport=account.transport,
+        sent_copy=account.sent_copy == "yes",  # both APIs file it themselves
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from relay.aftercare.bounces import Bounces
+from relay.aftercare.copies import Copies
+from relay.aftercare.mailbox import Mailboxes
+from relay.aftercare.returns import Returns
 from relay.aftercare.trouble import TroubleNotices
 
 _CLOSING_S = 5.0
@@ -13,15 +16,21 @@ _CLOSING_S = 5.0
 class Aftercare:
     """One per daemon: `start` once the dispatcher runs, `stop` before it does not any more."""
 
-    def __init__(self, trouble: TroubleNotices, bounces: Bounces) -> None:
+    def __init__(
+        self, trouble: TroubleNotices, bounces: Bounces, mailboxes: Mailboxes, returns: Returns, copies: Copies
+    ) -> None:
         self.trouble, self.bounces = trouble, bounces
+        self.mailboxes, self.returns, self.copies = mailboxes, returns, copies
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin with what the store holds."""
+        await self.mailboxes.start()
         self._tasks = [
             asyncio.create_task(self.trouble.run(), name="notices of trouble"),
             asyncio.create_task(self.bounces.run(), name="notices to senders"),
+            asyncio.create_task(self.returns.run(), name="mail that came back"),
+            asyncio.create_task(self.copies.run(), name="copies for Sent"),
         ]
 
     async def stop(self) -> None:

@@ -21,6 +21,7 @@ _STATE = {
     ConditionKind.RESTING: "Held up",
     ConditionKind.EXPIRING: "Ends soon",
     ConditionKind.MOVED: "Moved",
+    ConditionKind.MAILBOX: "Mailbox closed",
 }
 _ACTORS = {
     Who.OWNER: "the owner of the mailbox",
@@ -123,6 +124,8 @@ def over(trouble: Trouble, *, relay: str) -> tuple[str, str]:
     name = "Renewed" if trouble.kind is ConditionKind.EXPIRING else "Works again"
     closed = max(condition.closed_at or 0 for condition in trouble.conditions)
     left = f"{trouble.owed} deliveries still wait and go out now." if trouble.owed else "Nothing waits any more."
+    if trouble.kind is ConditionKind.MAILBOX:
+        left = "Mail went out all the while."
     return rendered(
         "over",
         headline=f"{name}: {_names(trouble) or 'the relay'}",
@@ -184,7 +187,8 @@ def _commands(trouble: Trouble) -> list[str]:
             commands.append(f"relay account set-password {account.address}")
         elif account.auth in ("oauth-code", "oauth-device"):
             commands.append(f"relay account connect {account.address}")
-        commands.append(f"relay account test {account.address}")
+        what = " --imap" if trouble.kind is ConditionKind.MAILBOX else ""
+        commands.append(f"relay account test {account.address}{what}")
     first = trouble.concerned[0].address if trouble.concerned else ""
     commands += [f"relay account show {first}", f"relay queue list --account {first}"] if first else []
     return [*commands, f"relay explain {trouble.cause}"]

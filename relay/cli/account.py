@@ -27,6 +27,7 @@ from relay.cli.connecting import (
     oauth_arguments,
 )
 from relay.cli.egress_options import (
+    Bounces,
     ImapHost,
     ImapLogin,
     ImapPort,
@@ -34,6 +35,7 @@ from relay.cli.egress_options import (
     Ip,
     Proxy,
     ProxyPasswordFile,
+    SentCopy,
     SourceAddress,
     egress_arguments,
 )
@@ -135,6 +137,8 @@ def add(
     fallback: Fallback = None,
     owner: Owner = None,
     null_sender: NullSender = None,
+    bounces: Bounces = None,
+    sent_copy: SentCopy = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -184,6 +188,8 @@ def add(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
@@ -242,6 +248,8 @@ def change(
     fallback: Fallback = None,
     owner: Owner = None,
     null_sender: NullSender = None,
+    bounces: Bounces = None,
+    sent_copy: SentCopy = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
@@ -273,6 +281,8 @@ def change(
         imap_port=imap_port,
         imap_tls=imap_tls,
         imap_login=imap_login,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
     result = perform(
         "account.set",

@@ -97,6 +97,8 @@ def show(address: Address, as_json: Json = False) -> None:
             ("IMAP", f"{where(entry['imap'])}, login {entry['imap']['login']}" if entry["imap"] else ""),
             ("Owner", entry["owner"]),
             ("Null sender", "taken" if entry["null_sender"] else ""),
+            ("Bounces", f"looked for in {entry['bounces']}" if entry["bounces"] else ""),
+            ("Sent copies", "filed by the relay" if entry["files_copies"] else ""),
             ("State", _state(entry)),
             ("Since", moment(entry["state_since"])),
             ("Who must act", entry["who"]),

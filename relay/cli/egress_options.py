@@ -1,4 +1,4 @@
-"""The options of `relay account add` and `set` for the way out and for the mailbox's IMAP server."""
+"""The options of `relay account add` and `set` for the way out and for the mailbox."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ ImapTls = Annotated[
 ]
 ImapLogin = Annotated[str | None, typer.Option("--imap-login", help="User name there, if it is another.")]
 
+Bounces = Annotated[
+    str | None,
+    typer.Option("--bounces", metavar="inbox|FOLDER|none", help="Folder in which mail that came back is looked for."),
+]
+SentCopy = Annotated[
+    str | None,
+    typer.Option("--sent-copy", metavar="auto|yes|no", help="File what was relayed in the mailbox's Sent folder."),
+]
+
 
 def egress_arguments(
     address: str,
@@ -41,6 +50,8 @@ def egress_arguments(
     imap_port: int | None,
     imap_tls: str | None,
     imap_login: str | None,
+    bounces: str | None,
+    sent_copy: str | None,
 ) -> dict[str, Any]:
     """What the action is called with."""
     password = None
@@ -55,4 +66,6 @@ def egress_arguments(
         "imap_port": imap_port,
         "imap_tls": imap_tls,
         "imap_login": imap_login,
+        "bounces": bounces,
+        "sent_copy": sent_copy,
     }

@@ -64,6 +64,17 @@ def _tell(event: dict[str, Any]) -> None:
             say(f"{'':20}    cause: {event['cause']}")
         for number, step in enumerate(event["steps"], 1):
             say(f"{'':20}    {number}. {step}")
+    elif name == "returned":
+        reply = " ".join(part for part in (str(event["code"] or ""), event["status"], event["reply"]) if part)
+        by = f" from {event['host']}" if event["host"] else ""
+        say(f"{at}  {event['recipient']} came back{by}: {reply}")
+        say(f"{'':20}    cause: {event['cause']}")
+        for number, step in enumerate(event["steps"], 1):
+            say(f"{'':20}    {number}. {step}")
+    elif name == "copy.filed":
+        say(f"{at}  a copy was filed in the mailbox's folder for sent mail")
+    elif name == "copy.given_up":
+        say(f"{at}  no copy was filed in the mailbox's folder for sent mail")
     elif name == "notice.queued":
         say(f"{at}  a notice to {event['recipient']} was queued as {event['message_id']}")
     elif name.startswith("notice."):

@@ -52,7 +52,9 @@ def list_(
     state: Annotated[
         str | None,
         typer.Option(
-            "--state", metavar="S", help="queued, deferred, in_doubt, held; or relayed, bounced, expired, removed."
+            "--state",
+            metavar="S",
+            help="queued, deferred, in_doubt, held; or relayed, returned, bounced, expired, …",
         ),
     ] = None,
     sender: Sender = None,
@@ -76,12 +78,12 @@ def list_(
             [
                 (
                     entry["id"],
-                    entry["state"],
+                    _state(entry),
                     entry["sender"] or "<>",
                     entry["recipient"],
                     entry["attempts"],
                     _next(entry),
-                    entry["reply"][:100],
+                    _reply(entry)[:100],
                 )
                 for entry in result
             ],
@@ -125,7 +127,7 @@ def show(
     table(
         ("TO", "STATE", "TRIES", "NEXT", "LAST REPLY"),
         [
-            (entry["recipient"], entry["state"], entry["attempts"], _next(entry), entry["reply"])
+            (entry["recipient"], _state(entry), entry["attempts"], _next(entry), _reply(entry))
             for entry in result["deliveries"]
         ],
         nothing="",
@@ -153,6 +155,14 @@ def _write_content(message_id: str, target: Path) -> None:
 
 def _next(entry: dict[str, Any]) -> str | None:
     return "when the account resumes" if entry["account_suspended"] else moment(entry["next_attempt_at"])
+
+
+def _state(entry: dict[str, Any]) -> str:
+    return f"{entry['state']}, came back" if entry["returned"] else str(entry["state"])
+
+
+def _reply(entry: dict[str, Any]) -> str:
+    return str(entry["returned"]["reply"] if entry["returned"] else entry["reply"])
 
 
 def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:

@@ -216,6 +216,16 @@ class NoticesSettings(Section):
     per_hour: Count = Field(default=20, description="notices an hour to one person, and to the senders of one account")
 
 
+class MailboxSettings(Section):
+    """Accounts' mailboxes over IMAP: mail that came back, copies of what was sent."""
+
+    poll_s: Seconds = Field(default=300, description="how often a mailbox is looked at for mail that came back")
+    copy_gather_s: SecondsOrZero = Field(
+        default=10, description="how long copies for Sent wait for others, so that several need one login"
+    )
+    copy_lifetime_s: Seconds = Field(default=259_200, description="how long a copy for Sent is tried")
+
+
 class UpstreamDefaults(Section):
     """The upstream of accounts that name none; set by SMTP_AUTH_*. `trust` is as `trust.trust_anchor` writes it."""
 
@@ -281,6 +291,7 @@ class RelaySettings(BaseSettings):
     log: LogSettings = LogSettings()
     oauth: OAuthSettings = OAuthSettings()
     notices: NoticesSettings = NoticesSettings()
+    mailbox: MailboxSettings = MailboxSettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
 

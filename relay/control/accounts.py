@@ -16,6 +16,7 @@ from relay.accounts.transitions import OPERATOR, Change, resume, suspend_by_hand
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.egress import store_proxy_password
 from relay.control.listing import entry
+from relay.control.mailboxes import check_mailbox
 from relay.control.managed import by_hand
 from relay.control.oauth_settings import (
     GRANTS,
@@ -65,6 +66,8 @@ async def account_add(
     fallback: str | None = None,
     owner: str | None = None,
     null_sender: bool | None = None,
+    bounces: str | None = None,
+    sent_copy: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -126,6 +129,8 @@ async def account_add(
         fallback=fallback,
         owner=owner,
         null_sender=null_sender,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
 
     def add(connection: Connection) -> Account:
@@ -134,6 +139,7 @@ async def account_add(
         upstream = control.directory.upstream(account)
         check_clear_text(upstream)
         check_transport(account, upstream)
+        check_mailbox(account, upstream, control.settings.imap)
         settings = oauth_of(account, upstream, oauth, control.settings.oauth)
         if settings:
             store.update_account(connection, account_id, oauth=settings)
@@ -184,6 +190,8 @@ async def account_set(
     fallback: str | None = None,
     owner: str | None = None,
     null_sender: bool | None = None,
+    bounces: str | None = None,
+    sent_copy: str | None = None,
     tenant: str | None = None,
     client_id: str | None = None,
     cloud: str | None = None,
@@ -240,6 +248,8 @@ async def account_set(
         fallback=fallback,
         owner=owner,
         null_sender=null_sender,
+        bounces=bounces,
+        sent_copy=sent_copy,
     )
     back = set(defaults or [])
     if back - _SETTABLE:
@@ -262,6 +272,7 @@ async def account_set(
         check_clear_text(upstream)
         store_proxy_password(connection, control, found, account, proxy_password)
         check_transport(account, upstream)
+        check_mailbox(account, upstream, control.settings.imap)
         moved = account.transport != found.transport or (account.fallback != found.fallback == "none")
         signs_in_anew = oauth.anything or account.auth != found.auth or upstream.provider != was.provider
         if signs_in_anew:

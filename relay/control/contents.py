@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import select
 
 from relay.control.context import Control, ControlError
-from relay.database.schema import contents, messages
-from relay.mail.content import unstuff
+from relay.database.schema import messages
+from relay.mail.content import Content, unstuff
 from relay.mail.errors import StorageFailed
 from relay.mail.ids import format_id, parse_id
 
@@ -53,12 +52,4 @@ async def queue_content(control: Control, *, id: str, at: int = 0) -> dict[str, 
 
 
 async def _octets(control: Control, message: Any, at: int, length: int) -> bytes | None:
-    length = min(length, message.size - at)
-    if message.spool is not None:
-        return await asyncio.to_thread(control.queue.read_spooled, message.spool, at, length)
-
-    def read(connection: Connection) -> bytes | None:
-        piece = func.substr(contents.c.body, at + 1, length)
-        return connection.scalar(select(piece).where(contents.c.message_id == message.id))
-
-    return await control.database.read(read)
+    return await control.queue.piece(message.id, Content(message.size, spool=message.spool), at, length)

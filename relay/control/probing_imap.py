@@ -73,7 +73,7 @@ async def _through(control: Control, server: ImapServer, told: Any) -> dict[str,
 
 
 async def _look(connection: ImapConnection, told: Any) -> dict[str, Any]:
-    messages = await connection.examine(b"INBOX")
+    messages = (await connection.examine(b"INBOX")).messages
     told("inbox", f"{messages} messages")
     folders = await connection.folders()
     sent = sent_folder(folders)

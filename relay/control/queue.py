@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, func, select
 
 from relay.accounts.model import Account
 from relay.control.contents import header_of
 from relay.control.context import Control, ControlError, iso
 from relay.control.selection import beyond, place, select_by, shown
-from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages
+from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
 from relay.mail.ids import format_id, parse_id
 
 MAX_ROWS = 100_000
@@ -20,6 +20,13 @@ _last = and_(
     attempts.c.message_id == deliveries.c.message_id,
     attempts.c.number == deliveries.c.number,
     attempts.c.attempt == deliveries.c.attempts,
+)
+_back = returned.alias()
+_came_back = (
+    select(func.max(_back.c.id))
+    .where(_back.c.message_id == deliveries.c.message_id, _back.c.number == deliveries.c.number)
+    .correlate(deliveries)
+    .scalar_subquery()
 )
 _ROWS = select(
     deliveries.c.message_id,
@@ -41,8 +48,15 @@ _ROWS = select(
     attempts.c.status,
     attempts.c.reply,
     attempts.c.cause,
+    returned.c.at.label("returned_at"),
+    returned.c.code.label("returned_code"),
+    returned.c.status.label("returned_status"),
+    returned.c.reply.label("returned_reply"),
+    returned.c.cause.label("returned_cause"),
 ).select_from(
-    deliveries.join(messages, messages.c.id == deliveries.c.message_id).outerjoin(attempts, _last),
+    deliveries.join(messages, messages.c.id == deliveries.c.message_id)
+    .outerjoin(attempts, _last)
+    .outerjoin(returned, returned.c.id == _came_back),
 )
 
 
@@ -170,7 +184,7 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
 def _entry(control: Control, row: Any) -> dict[str, Any]:
     stopped = row.settled_at is None and is_suspended(control, row.account_id)
     waits = row.settled_at is None and row.due_at < FAR_FUTURE_MS and not stopped
-    reply = " ".join(part for part in (str(row.code or ""), row.status, row.reply) if part) if row.reply else ""
+    reply = _quoted(row.code, row.status, row.reply) if row.reply else ""
     return {
         "id": format_id(row.message_id),
         "place": place(row.message_id, row.number),
@@ -187,6 +201,19 @@ def _entry(control: Control, row: Any) -> dict[str, Any]:
         "size": row.size,
         "reply": reply,
         "cause": row.cause or "",
+        "returned": _returned(row),
         "notify": row.notify,
         "orcpt": row.orcpt,
     }
+
+
+def _returned(row: Any) -> dict[str, Any] | None:
+    """What a notification in the account's mailbox said of it later; None: nothing did."""
+    if row.returned_at is None:
+        return None
+    reply = _quoted(row.returned_code, row.returned_status, row.returned_reply)
+    return {"at": iso(row.returned_at), "reply": reply, "cause": row.returned_cause}
+
+
+def _quoted(code: int | None, status: str, reply: str) -> str:
+    return " ".join(part for part in (str(code or ""), status, reply) if part)

@@ -21,6 +21,7 @@ from relay.control.context import Control, now_ms
 from relay.control.declaration import Declaration, DeclaredAccount
 from relay.control.declared_tables import ACCOUNT, key_of, with_keys
 from relay.control.egress import store_proxy_password
+from relay.control.mailboxes import check_mailbox
 from relay.control.oauth_settings import KEYS, ON_ITS_OWN, WITH_A_PERSON, given_oauth, oauth_of, store_keys
 from relay.control.reasons import refusals
 from relay.control.refusal import ControlError
@@ -143,6 +144,7 @@ def _oauth(
     upstream = control.directory.upstream(account)
     check_clear_text(upstream)
     check_transport(account, upstream)
+    check_mailbox(account, upstream, control.settings.imap)
     stored = connection.execute(select(secrets_table.c.kind).where(secrets_table.c.account_id == existing.id))
     complete = not set(stored.scalars()) & set(KEYS)
     if not keys and not complete and existing.auth == account.auth:

@@ -28,6 +28,7 @@ from relay.database.schema import FAR_FUTURE_MS, audit, deliveries, secrets
 from relay.mail.ids import parse_id
 from relay.queue.aging import owed_files
 from relay.queue.claims import recover
+from relay.queue.copies import doubt_all
 from relay.queue.model import State
 
 _SIDE = ("-wal", "-shm", "-journal")
@@ -161,6 +162,7 @@ async def _proved(
             now = now_ms()
             suspects, _, _ = recover(connection, in_dot, now=now, lease_ms=0)
             unsettled = deliveries.c.settled_at.is_(None)
+            doubt_all(connection, now)
             if hold:
                 stopped = {"state": State.HELD.value, "due_at": FAR_FUTURE_MS}
                 connection.execute(update(deliveries).where(unsettled).values(**stopped))

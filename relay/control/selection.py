@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, and_, func, or_, true
+from sqlalchemy import Column, ColumnElement, and_, exists, func, or_, select, true
 
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.moments import moment_ms
-from relay.database.schema import deliveries, messages
+from relay.database.schema import deliveries, messages, returned
 from relay.mail.ids import first_id_at, format_id, parse_id
 from relay.queue.model import SETTLED, State
 
+RETURNED = "returned"  # beside the states: relayed, and it came back
 FILTERS = ("account", "state", "sender", "recipient", "client", "older_than")
 
 
@@ -53,10 +54,13 @@ def select_by(
     given = {name: value for name, value in (filters | {"older_than": older_than}).items() if value is not None}
     of_delivery: list[ColumnElement[bool]] = [true()]
     of_message: list[ColumnElement[bool]] = [true()]
-    wanted = state_named(state) if state is not None else None
+    returns = state is not None and state.lower() == RETURNED
+    wanted = State.RELAYED if returns else state_named(state) if state is not None else None
     settled = wanted in SETTLED
     if wanted is not None:
         of_delivery.append(deliveries.c.state == wanted.value)
+    if returns:
+        of_delivery.append(came_back())
     if not settled:
         of_delivery.append(deliveries.c.settled_at.is_(None))
     if account is not None:
@@ -72,6 +76,13 @@ def select_by(
         of_message.append(messages.c.accepted_at < before)
         of_delivery.append(deliveries.c.message_id < first_id_at(before + _AHEAD_MS))
     return Selection(and_(*of_delivery), and_(*of_message), given, settled)
+
+
+def came_back() -> ColumnElement[bool]:
+    """Of `deliveries`: a notification said that it came to nothing after all."""
+    back = returned.alias()  # the list has the table itself
+    of_it = and_(back.c.message_id == deliveries.c.message_id, back.c.number == deliveries.c.number)
+    return exists(select(back.c.id).where(of_it).correlate(deliveries))
 
 
 _AHEAD_MS = 3_600_000  # ids run ahead of a clock that was set back: an hour of that is allowed for
@@ -90,7 +101,7 @@ def state_named(text: str) -> State:
     try:
         return State(text.lower().replace("-", "_"))
     except ValueError:
-        known = ", ".join(state.value for state in State)
+        known = ", ".join([*(state.value for state in State), RETURNED])
         raise ControlError("there is no such state", f"give one of {known}") from None
 
 

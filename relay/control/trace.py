@@ -13,10 +13,11 @@ from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.moments import moment_ms
 from relay.control.queue import account_name, is_suspended, message_facts
 from relay.control.selection import fits
-from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages, notices
+from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages, notices, owed, returned
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
 from relay.mail.ids import first_id_at, format_id, parse_id
+from relay.queue.model import Owed
 
 _MAX_MESSAGES = 20  # unless more are asked for: an application may send one Message-ID again and again
 _MOST = 100
@@ -89,31 +90,39 @@ def _wanted(recipient: str | None, sender: str | None, since: str | None) -> lis
 async def _story(control: Control, message: Any) -> dict[str, Any]:
     shown = format_id(message.id)
 
-    def read(connection: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
+    def read(connection: Connection) -> tuple[Sequence[Any], ...]:
         return (
             connection.execute(select(deliveries).where(deliveries.c.message_id == message.id)).all(),
             connection.execute(select(attempts).where(attempts.c.message_id == message.id)).all(),
             connection.execute(select(audit).where(audit.c.target == shown)).all(),
             connection.execute(select(notices).where(notices.c.about == shown)).all(),
+            connection.execute(select(returned).where(returned.c.message_id == message.id)).all(),
+            connection.execute(
+                select(owed).where(
+                    owed.c.message_id == message.id, owed.c.kind == Owed.COPY.value, owed.c.paid_at.is_not(None)
+                )
+            ).all(),
         )
 
-    owed, tried, ordered, told = await control.database.read(read)
-    recipients = {row.number: row.recipient for row in owed}
+    parts, tried, ordered, told, back, copies = await control.database.read(read)
+    recipients = {row.number: row.recipient for row in parts}
     events = [(message.accepted_at, 0, {"event": "accepted", "client": message.client, "size": message.size})]
     events += [(row.at, 1, _attempt(control, row, recipients)) for row in tried]
     events += [(row.at, 2, {"event": row.action, "by": row.actor, "detail": json.loads(row.detail)}) for row in ordered]
     events += [
         (row.settled_at, 3, {"event": row.state, "recipient": row.recipient, **_doubt(row)})
-        for row in owed
+        for row in parts
         if row.settled_at is not None
     ]
     events += [(row.at, 4, _notice(row)) for row in told]
+    events += [(row.paid_at, 5, {"event": "copy.filed" if row.begun_at else "copy.given_up"}) for row in copies]
+    events += [(row.at, 6, _returned(control, message, row)) for row in back]
     events.sort(key=lambda event: event[:2])
     story = [{"at": iso(at), **event} for at, _, event in events]
-    story += [_waiting(control, row) for row in owed if row.settled_at is None]
+    story += [_waiting(control, row) for row in parts if row.settled_at is None]
     asked = [
         {"recipient": row.recipient, "notify": row.notify, "orcpt": row.orcpt}
-        for row in owed
+        for row in parts
         if row.notify is not None or row.orcpt is not None
     ]
     facts = message_facts(control, message)
@@ -138,6 +147,23 @@ def _attempt(control: Control, row: Any, recipients: dict[int, str]) -> dict[str
         if entry is not None
         else [],
         "elapsed_ms": row.elapsed_ms,
+    }
+
+
+def _returned(control: Control, message: Any, row: Any) -> dict[str, Any]:
+    """What a notification in the account's mailbox said."""
+    entry = entry_of(row.cause)
+    return {
+        "event": "returned",
+        "recipient": row.recipient,
+        "host": row.host,
+        "code": row.code,
+        "status": row.status,
+        "reply": row.reply,
+        "remedy": row.cause,
+        "cause": entry.cause,
+        "who": who_must_act(entry).value,
+        "steps": steps_for(entry.cls, entry.remedy, control.directory.account(message.account_id)),
     }
 
 

@@ -14,7 +14,10 @@ from relay.accounts.model import Upstream
 from relay.accounts.upstream import ApiPlaces
 from relay.aftercare.bounces import Bounces
 from relay.aftercare.chat import Chats
+from relay.aftercare.copies import Copies
 from relay.aftercare.letters import Postmark
+from relay.aftercare.mailbox import Mailboxes
+from relay.aftercare.returns import Returns
 from relay.aftercare.service import Aftercare
 from relay.aftercare.trouble import TroubleNotices
 from relay.config.settings import RelaySettings
@@ -247,8 +250,26 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
         resting=resting,
         clock=now_ms,
     )
-    core.queue.on_owed = bounces.poke
-    return Aftercare(trouble, bounces)
+    mailboxes = Mailboxes(
+        database=core.database,
+        directory=core.directory,
+        logins=core.logins,
+        way_of=core.ways.of,
+        defaults=settings.imap,
+        submission=settings.submission,
+        clock=now_ms,
+    )
+    returns = Returns(settings.mailbox, mailboxes, database=core.database, directory=core.directory, clock=now_ms)
+    copies = Copies(
+        settings.mailbox,
+        mailboxes,
+        database=core.database,
+        directory=core.directory,
+        queue=core.queue,
+        clock=now_ms,
+    )
+    core.queue.on_owed, core.queue.on_copy = bounces.poke, copies.poke
+    return Aftercare(trouble, bounces, mailboxes, returns, copies)
 
 
 def _control(settings: RelaySettings, core: Core, dispatcher: Dispatcher | None) -> Control:

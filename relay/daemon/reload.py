@@ -150,6 +150,7 @@ class Reloader:
             self._relay.dispatcher.refresh()
         self._relay.dispatcher.configure(new.dispatch, history_days=new.queue.history_days)
         core.transport.configure(new.submission)
+        self._relay.aftercare.mailboxes.configure(new.imap, new.submission)
         core.queue.configure(memory_bytes=new.dispatch.memory_bytes, inline_bytes=new.queue.inline_bytes)
         core.queue.room.configure(floor_bytes=new.queue.min_free_bytes, max_message_bytes=new.max_message_bytes)
         self.settings = new

@@ -135,7 +135,7 @@ async def _run(settings: RelaySettings) -> int:
 async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) -> None:
     _warn_of_openness(relay)
     await relay.dispatcher.start()
-    relay.aftercare.start()
+    await relay.aftercare.start()
     await server.start()
     await relay.doors.start(given)  # last to start, first to stop
     log.info(

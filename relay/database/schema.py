@@ -68,6 +68,8 @@ accounts = Table(
     Column("revision", Integer, nullable=False, server_default="1"),  # grows with settings and credential
     Column("created_at", Milliseconds, nullable=False),
     Column("managed_by", Text),  # path of the accounts file that declares it; NULL: people manage it
+    Column("bounces", Text),  # folder in which mail that came back is looked for; NULL: it is not
+    Column("sent_copy", Text, nullable=False, server_default="auto"),  # auto | yes | no
     sqlite_autoincrement=True,  # the id of a removed account is never given again: history would change hands
 )
 
@@ -200,10 +202,11 @@ owed = Table(
     metadata,
     Column("message_id", Id, nullable=False),
     Column("number", Integer, nullable=False),  # of the delivery
-    Column("kind", Text, nullable=False),  # queue.model.Owed: failed | delayed | relayed
+    Column("kind", Text, nullable=False),  # queue.model.Owed: failed | delayed | relayed | copy (of all, number 0)
     Column("due_at", Milliseconds, nullable=False),
     Column("paid_at", Milliseconds),  # NULL: aftercare still has to tell the sender, or to decide not to
     Column("notice_id", Id),  # by which notice; NULL once paid: none was made
+    Column("begun_at", Milliseconds),  # copy: an APPEND went out; NULL once paid: it was given up
     PrimaryKeyConstraint("message_id", "number", "kind"),
     sqlite_with_rowid=False,
 )
@@ -226,6 +229,31 @@ notices = Table(
 )
 Index("ix_notices_account_id_at", notices.c.account_id, notices.c.at)
 Index("ix_notices_about", notices.c.about)
+
+returned = Table(
+    "returned",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("message_id", Id, nullable=False, index=True),
+    Column("number", Integer),  # of the delivery; NULL: the notice names another address
+    Column("recipient", Text, nullable=False),  # as the notice has it
+    Column("at", Milliseconds, nullable=False),  # when it was read
+    Column("host", Text, nullable=False),  # who refused it; "": not said
+    Column("code", Integer, nullable=False),  # 0: not said
+    Column("status", Text, nullable=False),
+    Column("reply", Text, nullable=False),  # its Diagnostic-Code, bounded, escaped
+    Column("cause", Text, nullable=False),  # id of the catalogue entry
+)
+
+mailboxes = Table(
+    "mailboxes",
+    metadata,
+    Column("account_id", Id, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    Column("folder", Text, nullable=False),
+    Column("uidvalidity", Id, nullable=False),  # RFC 9051 2.3.1.1: another one, and `last_uid` means nothing
+    Column("last_uid", Id, nullable=False),  # everything up to it was looked at
+    Column("read_at", Milliseconds, nullable=False),
+)
 
 audit = Table(
     "audit",

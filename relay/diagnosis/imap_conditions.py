@@ -78,6 +78,25 @@ IMAP_CONDITIONS = (
         stage="auth",
     ),
     _entry(
+        "imap-no-folder",
+        "tenant-config",
+        "The mailbox does not have the folder that is wanted.",
+        "For mail that came back: name another one with `relay account set <account> --bounces inbox`.",
+        "For copies of sent mail: make a folder named Sent, or switch them off with `relay account set <account> "
+        "--sent-copy no`.",
+        retry=False,
+        stage="auth",
+    ),
+    _entry(
+        "imap-refused",
+        "transient",
+        "The IMAP server let the account in, and then refused to read or file mail.",
+        "Read the words of the answer: a full mailbox needs room.",
+        "If it lasts, switch it off with `relay account set <account> --bounces none --sent-copy no`.",
+        retry=True,
+        stage="auth",
+    ),
+    _entry(
         "imap-no-inbox",
         "protocol",
         "The sign-in worked, but the mailbox's INBOX could not be opened.",

@@ -123,10 +123,12 @@ def _settle(
         due_at = 1 << 52
     entry = facts.record(diagnosis.id if diagnosis is not None else "", elapsed)
     doubtful = verdict.possible_duplicate or delivery.possible_duplicate
-    owes = None
+    owes, copy = None, False
     if state is not State.RELAYED or message.asks:  # a plain success owes nobody anything
         owes = owing(message, delivery, state, passed_on=attempt.passed_on)
-    return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful, owes=owes)
+    if attempt.upstream.sent_copy:
+        copy = state is State.RELAYED and not message.notice
+    return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful, owes=owes, copy=copy)
 
 
 def _log_attempt(attempt: Attempt, shown: str, facts: Facts, diagnosis: Diagnosis | None, elapsed: int) -> None:

@@ -108,6 +108,8 @@ class Settler:
                     self._waits(outcome.message.account_id, settlement.due_at)
                 if settlement.owes is not None:
                     self._queue.on_owed()
+                if settlement.copy:
+                    self._queue.on_copy()
         outcome.left -= 1
         if not outcome.left:
             self._put_down(outcome)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Row, and_, delete, select, text, update
 
-from relay.database.schema import FAR_FUTURE_MS, attempts, audit, contents, deliveries, messages, owed
+from relay.database.schema import FAR_FUTURE_MS, attempts, audit, contents, deliveries, messages, owed, returned
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.mail.ids import first_id_at
@@ -122,6 +122,7 @@ def prune(connection: Connection, cutoff: int, limit: int) -> int:
     for table, column in (
         (attempts, attempts.c.message_id),
         (owed, owed.c.message_id),
+        (returned, returned.c.message_id),
         (deliveries, deliveries.c.message_id),
         (contents, contents.c.message_id),
         (messages, messages.c.id),

@@ -24,11 +24,12 @@ class State(enum.StrEnum):
 
 
 class Owed(enum.StrEnum):
-    """What the sender of a delivery has to be told (RFC 3464 2.3.3)."""
+    """What is owed once a delivery is settled: a word to its sender (RFC 3464 2.3.3), or a copy for the mailbox."""
 
     FAILED = "failed"  # it came to nothing
     DELAYED = "delayed"  # it still waits
     RELAYED = "relayed"  # an upstream that tells nobody took it, and the application asked to be told
+    COPY = "copy"  # the mailbox's Sent is to have it; once a message, number 0
 
 
 SETTLED = frozenset({State.RELAYED, State.BOUNCED, State.EXPIRED, State.REMOVED})
@@ -133,3 +134,4 @@ class Settlement:
     attempt: AttemptRecord | None
     possible_duplicate: bool = False
     owes: Owed | None = None  # recorded with the state: whoever reads one finds the other
+    copy: bool = False  # relayed for an account whose Sent is to have the message; likewise

@@ -103,7 +103,7 @@ _QUEUE = Batch(
                     :elapsed_ms);
             """,
         ),
-        (  # its content, unless more of it is owed, or its sender has to be told something
+        (  # its content, unless more of it is owed, or aftercare needs it
             ("id",),
             """
             DELETE FROM contents WHERE message_id = :id
@@ -119,7 +119,7 @@ _QUEUE = Batch(
             UPDATE deliveries SET notify = :notify, orcpt = :orcpt WHERE message_id = :id AND number = :number;
             """,
         ),
-        (  # what its sender has to be told
+        (  # what aftercare has to do: tell its sender, file a copy
             ("id", "number", "kind", "due_at"),
             """
             INSERT INTO owed (message_id, number, kind, due_at) SELECT :id, :number, :kind, :due_at
@@ -190,7 +190,7 @@ class Settle(Operation[bool]):
     attempts: list[tuple[Any, ...]]  # from number to elapsed_ms
     settles: bool  # at least one delivery reached a final state
     spooled: bool
-    owed: Sequence[tuple[Any, ...]] = ()  # from number to due_at, for what the sender has to be told
+    owed: Sequence[tuple[Any, ...]] = ()  # from number to due_at, for what aftercare has to do
 
     def rows(self) -> list[tuple[Any, ...]]:
         """See `Operation.rows`."""

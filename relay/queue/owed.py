@@ -1,4 +1,4 @@
-"""What senders have to be told about their mail: who is owed what, and that it was paid."""
+"""What senders have to be told about their mail: who is owed what, and that it was paid. `copies` has the rest."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class PaidBefore(RelayError):
 
 
 _unpaid = owed.c.paid_at.is_(None)
+_to_tell = and_(_unpaid, owed.c.kind != Owed.COPY.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def due(connection: Connection, now: int, limit: int) -> list[int]:
     first = func.min(owed.c.due_at)
     chosen = (
         select(owed.c.message_id)
-        .where(_unpaid, owed.c.due_at <= now)
+        .where(_to_tell, owed.c.due_at <= now)
         .group_by(owed.c.message_id)
         .order_by(first)
         .limit(limit)
@@ -146,7 +147,7 @@ def due(connection: Connection, now: int, limit: int) -> list[int]:
 
 def next_due(connection: Connection) -> int | None:
     """When something is due that is not yet paid; None: nothing is owed."""
-    found: int | None = connection.scalar(select(func.min(owed.c.due_at)).where(_unpaid))
+    found: int | None = connection.scalar(select(func.min(owed.c.due_at)).where(_to_tell))
     return found
 
 
@@ -157,7 +158,7 @@ def load(connection: Connection, message_id: int) -> Indebted | None:
         .outerjoin(contents, contents.c.message_id == messages.c.id)
         .where(messages.c.id == message_id)
     ).first()
-    found = connection.execute(_DEBTS.where(owed.c.message_id == message_id, _unpaid)).all()
+    found = connection.execute(_DEBTS.where(owed.c.message_id == message_id, _to_tell)).all()
     if row is None or not found:
         return None
     unsettled = func.sum(deliveries.c.settled_at.is_(None))
@@ -205,6 +206,11 @@ def pay(connection: Connection, message_id: int, debts: Sequence[Debt], now: int
         )
         if changed.rowcount != 1:
             raise PaidBefore(message_id)
+    return let_go(connection, message_id)
+
+
+def let_go(connection: Connection, message_id: int) -> str | None:
+    """Drop the content unless something of the message is still owed. A spool file that may go now, if any."""
     done = connection.execute(select(messages.c.spool).where(messages.c.id == message_id, ~unfinished())).first()
     if done is None:
         return None
@@ -214,7 +220,7 @@ def pay(connection: Connection, message_id: int, debts: Sequence[Debt], now: int
 
 def postpone(connection: Connection, message_id: int, until: int) -> None:
     """Look at what is owed for this message later."""
-    connection.execute(update(owed).where(owed.c.message_id == message_id, _unpaid).values(due_at=until))
+    connection.execute(update(owed).where(owed.c.message_id == message_id, _to_tell).values(due_at=until))
 
 
 def withheld_since_last(connection: Connection, account_id: int, kind: str, reason: str) -> int:
@@ -233,7 +239,7 @@ def unsettled() -> ColumnElement[bool]:
 
 
 def unfinished() -> ColumnElement[bool]:
-    """Of `messages`: something of it is to be sent, or to be told. Until then its content stays."""
+    """Of `messages`: something of it is to be sent, to be told, or to be filed. Until then its content stays."""
     tells = select(owed.c.number).where(owed.c.message_id == messages.c.id, _unpaid)
     return or_(unsettled(), exists(tells))
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from relay.database.engine import Database
-from relay.database.schema import FAR_FUTURE_MS, deliveries, nodes
+from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, nodes
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST
 from relay.mail.errors import StorageFull
@@ -20,7 +20,7 @@ from relay.mail.reencode import Reencoder
 from relay.queue import aging, operator, owed
 from relay.queue.claims import OVERHEAD, claim, recover, untried
 from relay.queue.ledger import DotLedger
-from relay.queue.model import SETTLED, Arrival, Delivery, Message, Settlement, State
+from relay.queue.model import SETTLED, Arrival, Delivery, Message, Owed, Settlement, State
 from relay.queue.operations import Accept, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
@@ -70,6 +70,7 @@ class Queue:
         self.on_fresh: Callable[[Message], None] = lambda message: None
         self.on_backlog: Callable[[int], None] = lambda account_id: None
         self.on_owed: Callable[[], None] = lambda: None  # a sender has to be told something
+        self.on_copy: Callable[[], None] = lambda: None  # a mailbox's Sent is to have something
         self.withdraw: Callable[[Sequence[int]], Awaitable[None]] = _nothing_in_hand
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -295,12 +296,13 @@ class Queue:
         states: list[tuple[object, ...]] = []
         records: list[tuple[object, ...]] = []
         tells: list[tuple[object, ...]] = []
-        settles = False
+        settles = copies = False
         for settlement in settlements:
             delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
             tried = delivery.attempts + (attempt is not None)
             final = state in SETTLED
             settles = settles or final
+            copies = copies or settlement.copy
             states.append(
                 (
                     delivery.number,
@@ -333,6 +335,8 @@ class Queue:
                 # An application that waits may hear it itself: until then nobody is told (see `Expected.heard`).
                 wait_ms = HEARD_MS if message.id in self.verdicts.waiting else 0
                 tells.append((delivery.number, settlement.owes.value, now + wait_ms))
+        if copies:
+            tells.append((0, Owed.COPY.value, now))
         spooled = message.content.spool is not None
         return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled, tells))
 
@@ -351,6 +355,14 @@ class Queue:
         if not self._spool.path(content.spool).exists():
             return b""
         return await asyncio.to_thread(self._spool.read, content.spool, 0, min(length, content.size))
+
+    async def piece(self, message_id: int, content: Content, at: int, length: int) -> bytes | None:
+        """Octets of a content in wire form, from `at` on; None: it is gone. Raises StorageFailed."""
+        length = min(length, content.size - at)
+        if content.spool is not None:
+            return await asyncio.to_thread(self._spool.read, content.spool, at, length)
+        chosen = select(func.substr(contents.c.body, at + 1, length)).where(contents.c.message_id == message_id)
+        return await self._database.read(lambda connection: connection.scalar(chosen))
 
     def put_down(self, message: Message) -> None:
         """The message (all of its claimed deliveries) is out of memory: its share of the budget is free again."""

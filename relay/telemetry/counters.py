@@ -22,6 +22,9 @@ METRICS: dict[str, Metric] = {
     "relay_messages_accepted_total": Metric("counter", "messages answered with 250"),
     "relay_messages_rejected_total": Metric("counter", "transactions refused at the front door", ("reason",)),
     "relay_deliveries_total": Metric("counter", "deliveries by what became of them", ("account", "outcome")),
+    "relay_returned_total": Metric(
+        "counter", "recipients whose mail came back after an upstream took it", ("account",)
+    ),
     "relay_possible_duplicates_total": Metric("counter", "attempts at what an upstream may have already"),
     "relay_queue_deliveries": Metric("gauge", "deliveries in the queue", ("state",)),
     "relay_queue_oldest_seconds": Metric("gauge", "age of the oldest unsettled message"),

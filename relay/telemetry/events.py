@@ -80,6 +80,7 @@ EVENTS: dict[str, Event] = {
     "delivery.held": _event("warning", "waits for an operator"),
     "delivery.expired": _event("warning", "its lifetime is over"),
     "delivery.delayed": _event("warning", "waits longer than its sender would expect"),
+    "delivery.returned": _event("warning", "an upstream took it, and it came back"),
     "delivery.released": _event("info", "an operator let it go on"),
     "delivery.removed": _event("info", "an operator took it out"),
     "delivery.fenced": _event("error", "another node took over; this one's result does not count"),
@@ -104,6 +105,13 @@ EVENTS: dict[str, Event] = {
     "notice.sent": _event("info", "people were told something by a chat, webhook or pager", "kind", "channel"),
     "notice.failed": _event("warning", "people could not be told this way", "kind", "channel"),
     "notice.withheld": _event("info", "a notice was not made, or waits", "kind", "channel"),
+    # mailboxes
+    "mailbox.failed": _event(
+        "warning", "an account's mailbox cannot be read or written; its mail goes out all the same"
+    ),
+    "mailbox.recovered": _event("info", "an account's mailbox can be opened again"),
+    "copy.filed": _event("info", "what was relayed lies in the mailbox's folder for sent mail"),
+    "copy.given_up": _event("warning", "what was relayed was not filed in the mailbox; it was delivered all the same"),
     # secrets
     "token.refreshed": _event("info", "a new access token", "expires_in_s"),
     "token.refused": _event("warning", "the provider gave no token"),

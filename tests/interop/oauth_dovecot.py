@@ -125,6 +125,25 @@ class OAuthDovecot:
         """Protocol and user of each login, oldest first."""
         return re.findall(r"(\w+)-login: Info: Login: user=<([^>]+)>", self.log())
 
+    def deliver(self, octets: bytes) -> None:
+        """A new mail in INBOX, as a delivery agent leaves it."""
+        new = self._maildir("INBOX") / "new"
+        name = f"{time.time_ns()}.M1P1.test"
+        held = new.parent / "tmp" / name
+        held.write_bytes(octets)
+        os.chown(held, 65534, 65534)
+        held.rename(new / name)
+
+    def mails(self, mailbox: str) -> list[tuple[str, bytes]]:
+        """File names, which end with the flags, and octets of what lies in a mailbox; lines end in CRLF."""
+        folder = self._maildir(mailbox)
+        found = sorted([*folder.glob("new/*"), *folder.glob("cur/*")])
+        return [(path.name, path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")) for path in found]
+
+    def _maildir(self, mailbox: str) -> Path:
+        home = next((self.folder / "mail").iterdir())
+        return home if mailbox == "INBOX" else home / f".{mailbox}"
+
     def start(self) -> None:
         """Start, and wait for every port."""
         self._process = subprocess.Popen(

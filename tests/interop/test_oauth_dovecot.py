@@ -16,6 +16,7 @@ from tests.daemon import RelayDaemon
 from tests.interop.oauth_dovecot import OAuthDovecot, absent, running_dovecot
 from tests.peers.authority import USER, Authority, running_authority
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.unit.test_returned import dsn
 
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(bool(absent()), reason=absent() or "present")]
 MAIL = b"Subject: hello\r\n\r\nIt works.\r\n"
@@ -81,6 +82,8 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Author
                 "RELAY_SUBMISSION__STAGE_TIMEOUT_S": "10",
                 "RELAY_SUBMISSION__MAX_MESSAGES_PER_CONNECTION": "1",  # each mail logs in anew
                 "RELAY_DISPATCH__PROBE_S": "0",
+                "RELAY_MAILBOX__POLL_S": "0.5",
+                "RELAY_MAILBOX__COPY_GATHER_S": "0",
             }
             async with RelayDaemon(tmp_path / "data", settings) as daemon:
                 place = ("--host", "localhost", "--port", str(dovecot.submission), "--trust", str(dovecot.ca))
@@ -96,6 +99,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Author
 async def test_what_dovecot_checks_and_refuses(site: Site) -> None:
     await site.relayed("first@example.org")
     await check_both_doors(site)
+    await check_the_mailbox(site)
     await check_a_wrong_audience(site)
     await check_a_token_that_ended_at_the_server(site)
 
@@ -109,6 +113,26 @@ async def check_both_doors(site: Site) -> None:
         assert result["ok"], result
         assert (result["messages"], result["sent"]) == (0, "Gesendete Objekte")
     assert ("imap", USER) in site.dovecot.logins()
+
+
+async def check_the_mailbox(site: Site) -> None:
+    """A copy in the folder that Dovecot marks for it, and a notification in INBOX that nobody touches."""
+    await site.daemon.cli("account", "set", USER, "--sent-copy", "yes", "--bounces", "inbox")
+    await site.daemon.submit(USER, ["gone@example.org"], MAIL)
+    taken = await site.behind.next_message(15)
+    filed = await site.daemon.event("copy.filed")
+    copies = site.dovecot.mails("Gesendete Objekte")
+    assert [name.partition(":2,")[2] for name, _ in copies] == ["S"]
+    # Dovecot put its own Received field above what it was given.
+    assert taken.content.endswith(copies[0][1])
+    assert filed["where"] == "Gesendete Objekte"
+    site.dovecot.deliver(dsn(original=copies[0][1].partition(b"\r\n\r\n")[0] + b"\r\n"))
+    came = await site.daemon.event("delivery.returned", recipient="gone@example.org", code=550)
+    assert came["message_id"] == filed["message_id"]
+    traced = (await site.daemon.cli("trace", came["message_id"])).stdout
+    assert "gone@example.org came back from mx.example.org: 550 5.1.1 <gone@example.org>: no such user here" in traced
+    assert [name.partition(":2,")[2] for name, _ in site.dovecot.mails("INBOX")] == [""]  # not even seen
+    await site.daemon.cli("account", "set", USER, "--sent-copy", "no", "--bounces", "none")
 
 
 async def check_a_wrong_audience(site: Site) -> None:

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from tests.peers.certificates import Certificates
@@ -24,6 +24,8 @@ FOLDERS = (
     b'* LIST (\\Noselect) "/" {7}\r\nlit "al\r\n'
     b"{tag} OK done\r\n"
 )
+# Answers a command by itself: the command, its tag, the connection.
+Act = Callable[[bytes, bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _LITERAL = re.compile(rb"\{(\d+)\}$")
 
 
@@ -43,6 +45,7 @@ class ScriptedImap:
             "LIST": FOLDERS,
             "LOGOUT": b"* BYE so long\r\n{tag} OK done\r\n",
         }
+        self.acts: dict[str, Act] = {}  # before `says`
         self.takes: Callable[[str, str], bool] = lambda login, secret: True
         self.refusal = b"NO [AUTHENTICATIONFAILED] wrong"
 
@@ -59,7 +62,9 @@ class ScriptedImap:
                 tag, _, command = line.partition(b" ")
                 self.commands.append(command)
                 name = command.split(b" ")[0].decode().upper()
-                if name in self.says:
+                if name in self.acts:
+                    await self.acts[name](command, tag, reader, writer)
+                elif name in self.says:
                     answer = self.says[name]
                     if answer is None:
                         await reader.read()

@@ -17,6 +17,7 @@ from relay.credentials.oauth.errors import TokenRefused
 from relay.diagnosis.conditions import CONDITIONS
 from relay.net.way import Way, direct
 from relay.submission.imap.connection import CommandRefused, ImapConnection, quoted
+from relay.submission.imap.folders import folder_named
 from relay.submission.imap.opening import ImapSecret, Limits, MailboxClosed, open_mailbox
 from relay.submission.imap.responses import Folder, folders_of, sent_folder, status_of
 from relay.submission.imap.wire import MAX_LITERAL, ImapFault, Response
@@ -117,7 +118,7 @@ async def test_every_way_in(
         assert imap.encrypted == [True]
         assert [step for step, _ in steps] == ["connect", "tls", "login"]
         assert secret not in repr(steps)
-        assert await connection.examine(b"INBOX") == 3
+        assert (await connection.examine(b"INBOX")).messages == 3
         folders = await connection.folders()
         assert [folder.shown for folder in folders] == ["INBOX", "Gesendete Objekte & mehr", 'lit "al']
         sent = sent_folder(folders)
@@ -334,3 +335,23 @@ def test_only_printable_ascii_is_quoted() -> None:
             quoted(text)
     assert status_of(b"OK [CAPABILITY IMAP4rev1] hi\x1b[31m") is not None
     assert "\x1b" not in str(status_of(b"NO hi\x1b[31m"))
+
+
+def test_folders_are_found_by_what_people_call_them() -> None:
+    def folder(name: bytes) -> Folder:
+        return Folder(name, frozenset(), "/")
+
+    listed = [folder(b"Work/Bounces"), folder(b"Bounces"), folder(b"Zur&APw-ck"), folder(b"bad\xff"), folder(b"bad\t")]
+    for wanted, found in (
+        ("inbox", b"INBOX"),
+        ("bounces", b"Bounces"),
+        ("work/bounces", b"Work/Bounces"),
+        ("Zur\u00fcck", b"Zur&APw-ck"),
+    ):
+        named = folder_named(listed, wanted)
+        assert named is not None
+        assert named.name == found
+    assert folder_named(listed[:1], "Bounces") == listed[0]
+    assert folder_named(listed, "bad\t") is None
+    assert folder_named(listed, "bad\ufffd") is None
+    assert folder_named(listed, "nowhere") is None

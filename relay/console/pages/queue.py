@@ -13,7 +13,7 @@ from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
 
-STATES = ("queued", "active", "deferred", "in_doubt", "held", "relayed", "bounced", "expired")
+STATES = ("queued", "active", "deferred", "in_doubt", "held", "relayed", "returned", "bounced", "expired")
 _ROWS = 100
 _ACTIONS = frozenset({"retry", "hold", "release", "remove"})
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from relay.mail.errors import RelayError
 from relay.submission.imap.responses import (
     Folder,
+    Opened,
     Status,
     capabilities_of,
     folders_of,
-    messages_of,
+    opened_of,
     status_of,
 )
 from relay.submission.imap.wire import MAX_LITERAL, ImapFault, ImapWire, Response
@@ -56,10 +57,15 @@ class ImapConnection:
         name: str,
         *arguments: bytes,
         on_continue: Continue | None = None,
+        content: AsyncIterator[bytes] | None = None,
         most_literal: int = MAX_LITERAL,
         timeout_s: float | None = None,
     ) -> Answer:
-        """Send one command, wait for its end: `timeout_s` in all. `arguments` are in wire form, see `quoted`."""
+        """Send one command, wait for its end: `timeout_s` in all. `arguments` are in wire form, see `quoted`.
+
+        `content`: the literal that the last argument announces, as long as that says; it goes out when the server is
+        ready for it.  What it raises comes through, and the connection is of no use then.
+        """
         self._number += 1
         tag = b"a%d" % self._number
         until = asyncio.get_running_loop().time() + (timeout_s or self.command_s)
@@ -77,6 +83,10 @@ class ImapConnection:
             line = response.text
             if line.startswith(b"+"):
                 questions += 1
+                if content is not None:
+                    await self._put_all(content, until)
+                    content = None
+                    continue
                 if on_continue is None or questions > _MOST_QUESTIONS:
                     raise ImapFault("protocol-error", f"a continuation that {name} does not have")
                 self.wire.put(on_continue(line[1:].strip()) + b"\r\n")
@@ -92,6 +102,12 @@ class ImapConnection:
             octets += sum(map(len, response.parts))
             if len(responses) > MOST_RESPONSES or octets > _MOST_OCTETS:
                 raise ImapFault("protocol-error", f"{name} was answered without end")
+
+    async def _put_all(self, content: AsyncIterator[bytes], until: float) -> None:
+        async for piece in content:
+            await self.wire.drained(until)
+            self.wire.put(piece)
+        self.wire.put(b"\r\n")
 
     def _ended(self, name: str, status: Status | None, responses: list[Response]) -> Answer:
         if status is None or status.kind not in ("OK", "NO", "BAD"):
@@ -111,9 +127,9 @@ class ImapConnection:
         extra = (b"RETURN (SPECIAL-USE)",) if marked else ()
         return folders_of((await self.command("LIST", b'""', b'"*"', *extra)).responses)
 
-    async def examine(self, name: bytes) -> int:
-        """Open a folder without changing anything in it; how many messages it has."""
-        return messages_of((await self.command("EXAMINE", quoted(name))).responses)
+    async def examine(self, name: bytes) -> Opened:
+        """Open a folder without changing anything in it."""
+        return opened_of((await self.command("EXAMINE", quoted(name))).responses)
 
     async def logout(self) -> None:
         """Say goodbye, wait shortly, close."""

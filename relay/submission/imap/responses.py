@@ -14,6 +14,11 @@ from relay.submission.imap.wire import Response
 _STATUS = re.compile(rb"(OK|NO|BAD|BYE|PREAUTH)\b ?(?:\[([A-Z0-9-]+)[^\]]*\] ?)?(.*)", re.IGNORECASE | re.DOTALL)
 _CAPABILITY = re.compile(rb"\* CAPABILITY (.+)", re.IGNORECASE)
 _EXISTS = re.compile(rb"\* (\d{1,10}) EXISTS", re.IGNORECASE)
+_UIDVALIDITY = re.compile(rb"\* OK \[UIDVALIDITY (\d{1,10})\]", re.IGNORECASE)
+_UIDNEXT = re.compile(rb"\* OK \[UIDNEXT (\d{1,10})\]", re.IGNORECASE)
+_SEARCH = re.compile(rb"\* SEARCH((?: \d{1,10})*)", re.IGNORECASE)
+_FETCH = re.compile(rb"\* \d{1,10} FETCH \(", re.IGNORECASE)
+_UID = re.compile(rb"\bUID (\d{1,10})", re.IGNORECASE)
 _LIST = re.compile(rb"\* LIST \(([^)]*)\) (NIL|\"(?:\\.|[^\"\\])\") (.*)", re.IGNORECASE | re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
@@ -47,6 +52,15 @@ class Folder:
         return printable(_SHIFTED.sub(_unshifted, self.name.decode("utf-8", "replace")))
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A folder. `uidvalidity` and `uidnext` (RFC 9051 2.3.1.1) are 0 where the server does not tell."""
+
+    messages: int
+    uidvalidity: int = 0
+    uidnext: int = 0
+
+
 def status_of(line: bytes) -> Status | None:
     """The status in a line without its tag; None: it is something else."""
     found = _STATUS.match(line)
@@ -62,9 +76,30 @@ def capabilities_of(responses: Iterable[Response]) -> frozenset[str]:
     return frozenset(word.decode("ascii", "replace").upper() for line in words for word in line.split())
 
 
-def messages_of(responses: Iterable[Response]) -> int:
-    """How many messages the folder just opened has."""
-    return next((int(found[1]) for response in responses if (found := _EXISTS.match(response.text))), 0)
+def opened_of(responses: Iterable[Response]) -> Opened:
+    """The folder just opened."""
+    lines = [response.text for response in responses]
+
+    def number(pattern: re.Pattern[bytes]) -> int:
+        return next((int(found[1]) for line in lines if (found := pattern.match(line))), 0)
+
+    return Opened(number(_EXISTS), number(_UIDVALIDITY), number(_UIDNEXT))
+
+
+def uids_of(responses: Iterable[Response]) -> list[int]:
+    """What UID SEARCH found, ascending."""
+    found = [match[1] for response in responses if (match := _SEARCH.match(response.text))]
+    return sorted({int(word) for line in found for word in line.split()})
+
+
+def fetched_of(responses: Iterable[Response]) -> dict[int, bytes]:
+    """The one section that UID FETCH asked for, by UID; empty where the server had none."""
+    fetched: dict[int, bytes] = {}
+    for response in responses:
+        uid = _UID.search(b" ".join(response.parts[::2]))
+        if _FETCH.match(response.text) and uid is not None:
+            fetched[int(uid[1])] = response.parts[1] if len(response.parts) > 1 else b""
+    return fetched
 
 
 def folders_of(responses: Iterable[Response]) -> list[Folder]:

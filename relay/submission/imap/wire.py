@@ -48,6 +48,7 @@ class ImapWire(asyncio.Protocol):
         self._ended = ""
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._choked = False  # the other side does not read fast enough
 
     # What the loop calls
 
@@ -70,6 +71,13 @@ class ImapWire(asyncio.Protocol):
         self._ended = self._ended or f"the connection broke{f': {exc}' if exc is not None and str(exc) else ''}"
         self._wake()
 
+    def pause_writing(self) -> None:
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._wake()
+
     # Reading and writing
 
     def put(self, data: bytes) -> None:
@@ -77,6 +85,11 @@ class ImapWire(asyncio.Protocol):
         if self._ended or self.transport is None or self.transport.is_closing():
             raise ImapFault("connection-lost", self._ended or "the connection is closed")
         self.transport.write(data)
+
+    async def drained(self, until: float) -> None:
+        """Wait until more may be written. `until` as in `response`. Raises ImapFault."""
+        while self._choked:
+            await self._more(until)
 
     async def response(self, until: float, *, most_literal: int = MAX_LITERAL) -> Response:
         """The next response. `until` is by the loop's clock. Raises ImapFault."""
