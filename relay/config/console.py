@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -46,3 +47,13 @@ class ConsoleSettings(Section):
         if self.tls_key is not None and self.tls_cert is None:
             raise Wrong("tls_key", "set without RELAY_CONSOLE__TLS_CERT; give both, or neither")
         return self
+
+
+def own_names(settings: ConsoleSettings) -> frozenset[str]:
+    """Under which names the console may be called."""
+    own = {"localhost", "127.0.0.1", "::1", *(name.lower().strip("[]") for name in settings.hosts)}
+    if settings.host not in ("0.0.0.0", "::", "[::]"):  # noqa: S104  # every address is no name
+        own.add(settings.host.lower().strip("[]"))
+    if settings.url:
+        own.add(urlsplit(settings.url).hostname or "")
+    return frozenset(own - {""})

@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import relay
-from relay.config.console import ConsoleSettings
+from relay.config.console import ConsoleSettings, own_names
 from relay.console import probes
 from relay.console.api import routes as api
-from relay.console.guard import Guard, own_names
+from relay.console.guard import Guard
 from relay.console.identity import Caller, program
 from relay.console.pages import routes as pages
 from relay.console.pages.jobs import Jobs

@@ -9,8 +9,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.config.console import ConsoleSettings
-
 MAX_BODY = 1 << 20  # octets
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _POLICY = (
@@ -103,13 +101,3 @@ def hostname(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
-
-
-def own_names(settings: ConsoleSettings) -> frozenset[str]:
-    """Under which names the console may be called."""
-    own = {"localhost", "127.0.0.1", "::1", *(name.lower().strip("[]") for name in settings.hosts)}
-    if settings.host not in ("0.0.0.0", "::", "[::]"):  # noqa: S104  # every address is no name
-        own.add(settings.host.lower().strip("[]"))
-    if settings.url:
-        own.add(urlsplit(settings.url).hostname or "")
-    return frozenset(own - {""})

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from relay.config.console import ConsoleSettings
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
 
@@ -51,6 +52,14 @@ def client_of(request: Request) -> ControlClient:
 def address_of(request: Request) -> str:
     """Where a request comes from (a trusted proxy's word for it counts)."""
     return request.client.host if request.client is not None else ""
+
+
+def base_of(request: Request) -> str:
+    """The console's address as this browser has it (the guard knows the name), or as it is set."""
+    settings = request.app.state.settings
+    assert isinstance(settings, ConsoleSettings)
+    scheme = "https" if request.app.state.secure else "http"
+    return settings.url or f"{scheme}://{request.headers.get('host', '')}"
 
 
 async def signed_in(request: Request) -> Caller:

@@ -19,6 +19,7 @@ from relay.control.access.attempts import Attempts
 from relay.control.access.model import Principal
 from relay.control.differences import difference, registered
 from relay.control.refusal import ControlError
+from relay.control.sign_ins import SignIns
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.vault import Vault
@@ -58,6 +59,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.attempts = Attempts()
+        self.sign_ins = SignIns()
         self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
 
 
