@@ -61,6 +61,7 @@ class Account:
     revision: int = 1
     created_at: int = 0
     managed_by: str | None = None  # path of the accounts file that declares it; None: people manage it
+    web_hosts: str | None = None  # of its hosts those that were named through the web, with commas between
 
     @property
     def owned_by(self) -> str:

@@ -14,6 +14,10 @@ Hosts = Annotated[
     tuple[Host, ...], BeforeValidator(items), Form("a list of host names", "names with commas between, or a JSON list")
 ]
 
+Ports = Annotated[
+    tuple[Port, ...], BeforeValidator(items), Form("a list of ports", "ports with commas between, or a JSON list")
+]
+
 Url = Annotated[
     str,
     Field(pattern=r"^(?:https?://[A-Za-z0-9.:\[\]-]{1,255})?$"),
@@ -39,6 +43,12 @@ class ConsoleSettings(Section):
         json_schema_extra={"default": "127.0.0.0/8,::1/128"},
     )
     trusted_proxies: Networks = Field(default=(), description="reverse proxies whose X-Forwarded-For counts")
+    allow_private_upstreams: YesNo = Field(
+        default=False, description="accounts may be given hosts in private networks through the console or the API"
+    )
+    upstream_ports: Ports = Field(
+        default=(), description="ports they may be given there, besides 25, 465, 587 and of IMAP 143, 993"
+    )
     session_s: Seconds = Field(default=43_200, description="longest time that somebody stays signed in")
     idle_s: Seconds = Field(default=3_600, description="time without a page after which they are signed out")
 

@@ -68,6 +68,7 @@ accounts = Table(
     Column("revision", Integer, nullable=False, server_default="1"),  # grows with settings and credential
     Column("created_at", Milliseconds, nullable=False),
     Column("managed_by", Text),  # path of the accounts file that declares it; NULL: people manage it
+    Column("web_hosts", Text),  # of its hosts, those named through the web, commas between; NULL: none
     sqlite_autoincrement=True,  # the id of a removed account is never given again: history would change hands
 )
 
