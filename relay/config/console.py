@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from relay.config.fields import ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
 
@@ -23,6 +23,14 @@ Url = Annotated[
     Field(pattern=r"^(?:https?://[A-Za-z0-9.:\[\]-]{1,255})?$"),
     Form("an address", "https://<host>, with :<port> if it is not 443, and nothing behind"),
 ]
+
+
+Issuer = Annotated[
+    str,
+    Field(max_length=1024, pattern=r"^(?:https://[A-Za-z0-9.\[\]-]{1,255}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?)?$"),
+    Form("an issuer", "https://…, exactly as the provider calls itself"),
+]
+_PROVIDERS = {"login.microsoftonline.com": "Microsoft", "accounts.google.com": "Google"}
 
 
 class ConsoleSettings(Section):
@@ -49,13 +57,36 @@ class ConsoleSettings(Section):
     upstream_ports: Ports = Field(
         default=(), description="ports they may be given there, besides 25, 465, 587 and of IMAP 143, 993"
     )
+    oidc_issuer: Issuer = Field(
+        default="", description="OpenID provider where people sign in as well, exactly as it calls itself"
+    )
+    oidc_client_id: str = Field(default="", max_length=255, description="id of your app registration there")
+    oidc_client_secret: Annotated[SecretStr | None, Form("a secret", "what the provider gave with the id")] = Field(
+        default=None, description="its secret; better as a file in the secrets folder"
+    )
+    oidc_domains: Hosts = Field(default=(), description="only people with an address in these domains (none: any)")
+    oidc_owners: YesNo = Field(
+        default=False, description="whoever owns an account's address may sign in uninvited, and sees that account"
+    )
+    oidc_trust_email: YesNo = Field(
+        default=False, description="addresses count that the provider did not verify: only for your own organisation's"
+    )
     session_s: Seconds = Field(default=43_200, description="longest time that somebody stays signed in")
     idle_s: Seconds = Field(default=3_600, description="time without a page after which they are signed out")
+
+    @property
+    def oidc_name(self) -> str:
+        """The provider for people; "": there is none."""
+        host = urlsplit(self.oidc_issuer).hostname or ""
+        return _PROVIDERS.get(host, host)
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
         if self.tls_key is not None and self.tls_cert is None:
             raise Wrong("tls_key", "set without RELAY_CONSOLE__TLS_CERT; give both, or neither")
+        if bool(self.oidc_issuer) != bool(self.oidc_client_id):
+            missing = "oidc_client_id" if self.oidc_issuer else "oidc_issuer"
+            raise Wrong(missing, "missing; give OIDC_ISSUER and OIDC_CLIENT_ID, or neither")
         return self
 
 
@@ -67,3 +98,15 @@ def own_names(settings: ConsoleSettings) -> frozenset[str]:
     if settings.url:
         own.add(urlsplit(settings.url).hostname or "")
     return frozenset(own - {""})
+
+
+def is_own_address(settings: ConsoleSettings, url: str, path: str) -> bool:
+    """Is `url` that page of this console, under a name that it answers to, and nothing more?"""
+    if settings.url:
+        return url == settings.url + path
+    try:
+        parts = urlsplit(url)
+        own = (parts.hostname or "") in own_names(settings) and parts.username is None
+    except ValueError:
+        return False
+    return own and parts.scheme in ("http", "https") and parts.path == path and not (parts.query or parts.fragment)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from relay.accounts import store
 from relay.accounts.model import Account
 from relay.accounts.transitions import Change, resume
-from relay.config.console import own_names
+from relay.config.console import is_own_address
 from relay.control.accounts import forget_unfit, stopped_by_relay
 from relay.control.connecting import refusal_of
 from relay.control.context import Control, ControlError, now_ms
@@ -117,17 +117,7 @@ def _app_of(control: Control, account: Account) -> tuple[OAuthApp, str]:
 
 def _check_redirect(control: Control, redirect: str) -> None:
     """The provider sends the code there: to nobody but the console."""
-    console = control.settings.console
-    if console.url:
-        right = redirect == console.url + CALLBACK
-    else:
-        try:
-            parts = urlsplit(redirect)
-            own = (parts.hostname or "") in own_names(console) and parts.username is None
-        except ValueError:
-            own = False
-        right = own and parts.scheme in ("http", "https") and parts.path == CALLBACK and not parts.query
-    if not right:
+    if not is_own_address(control.settings.console, redirect, CALLBACK):
         raise ControlError(
             "the sign-in would not come back to this console", "open it by the address in RELAY_CONSOLE__URL", "invalid"
         )

@@ -127,7 +127,10 @@ def _check_typed(control: Control, account: Account) -> None:
     wait_s = control.desk.attempts.wait_s(_typed(account))
     if wait_s > 0:
         raise ControlError(
-            "too many passwords were refused", f"wait {math.ceil(wait_s)} seconds, then try again", "throttled"
+            "too many passwords were refused",
+            f"wait {math.ceil(wait_s)} seconds, then try again",
+            "throttled",
+            math.ceil(wait_s),
         )
 
 

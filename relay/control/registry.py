@@ -34,7 +34,7 @@ from relay.control import (
     trying,
     unknown,
 )
-from relay.control.access import admission, login, tokens, users
+from relay.control.access import admission, login, openid, tokens, users
 from relay.control.context import Control, ControlError
 from relay.control.imports import applying
 
@@ -98,6 +98,8 @@ ACTIONS: Mapping[str, Action] = {
     "console.accept": login.console_accept,
     "console.invitation": login.console_invitation,
     "console.logout": login.console_logout,
+    "console.oidc_begin": openid.console_oidc_begin,
+    "console.oidc_finish": openid.console_oidc_finish,
     "console.ready": login.console_ready,
     "console.password": users.console_password,
     "user.list": users.user_list,

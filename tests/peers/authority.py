@@ -508,6 +508,7 @@ def _application(authority: Authority) -> flask.Flask:
             "jwks_uri": authority.url("keys"),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "none"],
             "id_token_signing_alg_values_supported": ["RS256"],
         }
 
