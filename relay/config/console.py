@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from relay.config.fields import ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
+from relay.config.fields import Count, ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
 
 Hosts = Annotated[
     tuple[Host, ...], BeforeValidator(items), Form("a list of host names", "names with commas between, or a JSON list")
@@ -29,6 +29,9 @@ Issuer = Annotated[
     str,
     Field(max_length=1024, pattern=r"^(?:https://[A-Za-z0-9.\[\]-]{1,255}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?)?$"),
     Form("an issuer", "https://…, exactly as the provider calls itself"),
+]
+ClientId = Annotated[
+    str, Field(max_length=255, pattern=r"^[!-~]*$"), Form("the id of an app", "what the provider shows, without spaces")
 ]
 _PROVIDERS = {"login.microsoftonline.com": "Microsoft", "accounts.google.com": "Google"}
 
@@ -60,7 +63,7 @@ class ConsoleSettings(Section):
     oidc_issuer: Issuer = Field(
         default="", description="OpenID provider where people sign in as well, exactly as it calls itself"
     )
-    oidc_client_id: str = Field(default="", max_length=255, description="id of your app registration there")
+    oidc_client_id: ClientId = Field(default="", description="id of your app registration there")
     oidc_client_secret: Annotated[SecretStr | None, Form("a secret", "what the provider gave with the id")] = Field(
         default=None, description="its secret; better as a file in the secrets folder"
     )
@@ -71,6 +74,7 @@ class ConsoleSettings(Section):
     oidc_trust_email: YesNo = Field(
         default=False, description="addresses count that the provider did not verify: only for your own organisation's"
     )
+    requests_per_minute: Count = Field(default=1200, description="requests from one address, a fourth of them at once")
     session_s: Seconds = Field(default=43_200, description="longest time that somebody stays signed in")
     idle_s: Seconds = Field(default=3_600, description="time without a page after which they are signed out")
 
