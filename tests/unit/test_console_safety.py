@@ -110,5 +110,5 @@ def test_a_console_in_clear_text_is_told_at_the_start(
     ],
 )
 def test_half_a_provider_is_none(console: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="(?i)oidc"):
+    with pytest.raises(ValueError, match=r"(?i)oidc"):
         ConsoleSettings(**console)  # type: ignore[arg-type]
