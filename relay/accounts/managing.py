@@ -19,6 +19,11 @@ def set_manager(connection: Connection, kind: Kind, key: int | str, managed_by: 
     connection.execute(update(column.table).where(column == key).values(managed_by=managed_by))
 
 
+def set_web_hosts(connection: Connection, account_id: int, web_hosts: str | None) -> None:
+    """Which hosts of an account were named through the web, with commas between; None: no one."""
+    connection.execute(update(accounts).where(accounts.c.id == account_id).values(web_hosts=web_hosts))
+
+
 def set_secret_manager(connection: Connection, account_id: int, kind: str, managed_by: str | None) -> None:
     """The same for a secret of an account."""
     chosen = (secrets.c.account_id == account_id) & (secrets.c.kind == kind)

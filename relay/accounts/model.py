@@ -64,6 +64,7 @@ class Account:
     managed_by: str | None = None  # path of the accounts file that declares it; None: people manage it
     bounces: str | None = None  # folder of its mailbox in which mail that came back is looked for; None: it is not
     sent_copy: SentCopy = "auto"  # whether what was relayed is filed in its mailbox's Sent
+    web_hosts: str | None = None  # of its hosts those that were named through the web, with commas between
 
     @property
     def owned_by(self) -> str:

@@ -135,6 +135,13 @@ def warnings(settings: RelaySettings) -> list[str]:
         )
     if settings.imap.tls == "none":
         lines.append(f"IMAP_TLS: N: passwords go to {settings.imap.host} in CLEAR TEXT; give IMAP_TLS=Y")
+    console = settings.console
+    encrypted = console.tls_cert is not None or console.url.startswith("https://")
+    if console.enabled and console.host.strip("[]") not in _LOOPBACK and not encrypted:
+        lines.append(
+            f"RELAY_CONSOLE__HOST: {console.host}: logins and passwords reach the console in CLEAR TEXT; give "
+            "RELAY_CONSOLE__TLS_CERT, or RELAY_CONSOLE__URL=https://… for a reverse proxy that encrypts"
+        )
     for number, door in enumerate(settings.doors):
         name = f"RELAY_LISTENERS[{number}]." if settings.listeners else "RELAY_LISTENER__"
         if door.allow_public and door.host not in _LOOPBACK:

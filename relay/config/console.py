@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from relay.config.fields import ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
+from relay.config.fields import Count, ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
 
 Hosts = Annotated[
     tuple[Host, ...], BeforeValidator(items), Form("a list of host names", "names with commas between, or a JSON list")
+]
+
+Ports = Annotated[
+    tuple[Port, ...], BeforeValidator(items), Form("a list of ports", "ports with commas between, or a JSON list")
 ]
 
 Url = Annotated[
@@ -18,6 +23,17 @@ Url = Annotated[
     Field(pattern=r"^(?:https?://[A-Za-z0-9.:\[\]-]{1,255})?$"),
     Form("an address", "https://<host>, with :<port> if it is not 443, and nothing behind"),
 ]
+
+
+Issuer = Annotated[
+    str,
+    Field(max_length=1024, pattern=r"^(?:https://[A-Za-z0-9.\[\]-]{1,255}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?)?$"),
+    Form("an issuer", "https://…, exactly as the provider calls itself"),
+]
+ClientId = Annotated[
+    str, Field(max_length=255, pattern=r"^[!-~]*$"), Form("the id of an app", "what the provider shows, without spaces")
+]
+_PROVIDERS = {"login.microsoftonline.com": "Microsoft", "accounts.google.com": "Google"}
 
 
 class ConsoleSettings(Section):
@@ -38,11 +54,63 @@ class ConsoleSettings(Section):
         json_schema_extra={"default": "127.0.0.0/8,::1/128"},
     )
     trusted_proxies: Networks = Field(default=(), description="reverse proxies whose X-Forwarded-For counts")
+    allow_private_upstreams: YesNo = Field(
+        default=False, description="accounts may be given hosts in private networks through the console or the API"
+    )
+    upstream_ports: Ports = Field(
+        default=(), description="ports they may be given there, besides 25, 465, 587 and of IMAP 143, 993"
+    )
+    oidc_issuer: Issuer = Field(
+        default="", description="OpenID provider where people sign in as well, exactly as it calls itself"
+    )
+    oidc_client_id: ClientId = Field(default="", description="id of your app registration there")
+    oidc_client_secret: Annotated[SecretStr | None, Form("a secret", "what the provider gave with the id")] = Field(
+        default=None, description="its secret; better as a file in the secrets folder"
+    )
+    oidc_domains: Hosts = Field(default=(), description="only people with an address in these domains (none: any)")
+    oidc_owners: YesNo = Field(
+        default=False, description="whoever owns an account's address may sign in uninvited, and sees that account"
+    )
+    oidc_trust_email: YesNo = Field(
+        default=False, description="addresses count that the provider did not verify: only for your own organisation's"
+    )
+    requests_per_minute: Count = Field(default=1200, description="requests from one address, a fourth of them at once")
     session_s: Seconds = Field(default=43_200, description="longest time that somebody stays signed in")
     idle_s: Seconds = Field(default=3_600, description="time without a page after which they are signed out")
+
+    @property
+    def oidc_name(self) -> str:
+        """The provider for people; "": there is none."""
+        host = urlsplit(self.oidc_issuer).hostname or ""
+        return _PROVIDERS.get(host, host)
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
         if self.tls_key is not None and self.tls_cert is None:
             raise Wrong("tls_key", "set without RELAY_CONSOLE__TLS_CERT; give both, or neither")
+        if bool(self.oidc_issuer) != bool(self.oidc_client_id):
+            missing = "oidc_client_id" if self.oidc_issuer else "oidc_issuer"
+            raise Wrong(missing, "missing; give OIDC_ISSUER and OIDC_CLIENT_ID, or neither")
         return self
+
+
+def own_names(settings: ConsoleSettings) -> frozenset[str]:
+    """Under which names the console may be called."""
+    own = {"localhost", "127.0.0.1", "::1", *(name.lower().strip("[]") for name in settings.hosts)}
+    if settings.host not in ("0.0.0.0", "::", "[::]"):  # noqa: S104  # every address is no name
+        own.add(settings.host.lower().strip("[]"))
+    if settings.url:
+        own.add(urlsplit(settings.url).hostname or "")
+    return frozenset(own - {""})
+
+
+def is_own_address(settings: ConsoleSettings, url: str, path: str) -> bool:
+    """Is `url` that page of this console, under a name that it answers to, and nothing more?"""
+    if settings.url:
+        return url == settings.url + path
+    try:
+        parts = urlsplit(url)
+        own = (parts.hostname or "") in own_names(settings) and parts.username is None
+    except ValueError:
+        return False
+    return own and parts.scheme in ("http", "https") and parts.path == path and not (parts.query or parts.fragment)

@@ -14,14 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import relay
-from relay.config.console import ConsoleSettings
+from relay.config.console import ConsoleSettings, own_names
 from relay.console import probes
 from relay.console.api import routes as api
-from relay.console.guard import Guard, own_names
+from relay.console.guard import Guard
 from relay.console.identity import Caller, program
 from relay.console.pages import routes as pages
 from relay.console.pages.jobs import Jobs
 from relay.console.problems import of_refusal, problem
+from relay.console.rates import Rates
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
 
@@ -52,7 +53,8 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     app.add_exception_handler(ControlError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
-    return Guard(app, hosts=own_names(settings), secure=secure)  # around everything, errors too
+    rates = Rates(settings.requests_per_minute)
+    return Guard(app, hosts=own_names(settings), secure=secure, rates=rates)  # around everything, errors too
 
 
 async def _document(request: Request, _caller: Annotated[Caller, Depends(program)]) -> JSONResponse:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.config.console import ConsoleSettings
+from relay.console.problems import STATUS, of_refusal, with_retry_after
+from relay.console.rates import Rates
+from relay.control.refusal import ControlError
 
 MAX_BODY = 1 << 20  # octets
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")  # RFC 9110 7.2
@@ -19,6 +21,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+_UNCOUNTED = ("/static/", "/healthz", "/readyz", "/metrics")
 _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
@@ -35,10 +38,13 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """ASGI, around the whole application. `hosts`: what may stand in the Host header, without port (DNS rebinding)."""
+    """ASGI, around the whole application. `hosts`: what may stand in the Host header, without port (DNS rebinding).
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], secure: bool) -> None:
-        self._app, self._hosts, self._secure = app, frozenset(hosts), secure
+    `rates` do not count what costs nothing (static files) and what asks by itself (probes).
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], secure: bool, rates: Rates) -> None:
+        self._app, self._hosts, self._secure, self._rates = app, frozenset(hosts), secure, rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -64,7 +70,10 @@ class Guard:
         except TooLarge:
             await PlainTextResponse("too large", 413)(scope, receive, self._with_headers(scope, send))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        wait_s = 0 if scope["path"].startswith(_UNCOUNTED) else self._rates.wait_s((scope.get("client") or ("",))[0])
+        if wait_s:
+            return _too_many(scope, wait_s)
         if hostname(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this console does not answer to that name; see RELAY_CONSOLE__HOSTS", 421)
         length = headers.get("content-length", "0")
@@ -99,17 +108,14 @@ class Guard:
         return sending
 
 
+def _too_many(scope: Scope, wait_s: int) -> Response:
+    said = ControlError("too many requests from your address", f"wait {wait_s} seconds", "throttled", wait_s)
+    if scope["path"].startswith("/api/"):
+        return of_refusal(said)
+    return with_retry_after(PlainTextResponse(f"{said}\n", STATUS["throttled"]), said)
+
+
 def hostname(host: str) -> str:
     """The name in a Host header, without port and in lower case; "" when there is none, or more than that."""
     found = _HOST.fullmatch(host)
     return found[1].strip("[]").rstrip(".").lower() if found is not None else ""
-
-
-def own_names(settings: ConsoleSettings) -> frozenset[str]:
-    """Under which names the console may be called."""
-    own = {"localhost", "127.0.0.1", "::1", *(name.lower().strip("[]") for name in settings.hosts)}
-    if settings.host not in ("0.0.0.0", "::", "[::]"):  # noqa: S104  # every address is no name
-        own.add(settings.host.lower().strip("[]"))
-    if settings.url:
-        own.add(urlsplit(settings.url).hostname or "")
-    return frozenset(own - {""})

@@ -10,12 +10,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from relay.config.console import ConsoleSettings
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
 
 COOKIE = "relay_session"
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
-_LONGEST_TOKEN = 256
+LONGEST_TOKEN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,18 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
+def base_of(request: Request) -> str:
+    """The console's address as this browser has it (the guard knows the name), or as it is set."""
+    settings = request.app.state.settings
+    assert isinstance(settings, ConsoleSettings)
+    scheme = "https" if request.app.state.secure else "http"
+    return settings.url or f"{scheme}://{request.headers.get('host', '')}"
+
+
 async def signed_in(request: Request) -> Caller:
     """Who the session cookie belongs to. Raises ControlError (unauthenticated)."""
     token = request.cookies.get(COOKIE, "")
-    if not token or len(token) > _LONGEST_TOKEN:
+    if not token or len(token) > LONGEST_TOKEN:
         raise ControlError("nobody is signed in", "sign in", "unauthenticated")
     return await _caller(request, {"session": token})
 
@@ -64,7 +73,7 @@ async def signed_in(request: Request) -> Caller:
 async def program(request: Request) -> Caller:
     """Whose bearer token it is (RFC 6750 2.1); a page's own session counts too, with its CSRF token for changes."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and 0 < len(token) <= _LONGEST_TOKEN:
+    if scheme.lower() == "bearer" and 0 < len(token) <= LONGEST_TOKEN:
         return await _caller(request, {"token": token.strip()})
     if scheme or COOKIE not in request.cookies:
         raise ControlError("no token was given", "send Authorization: Bearer TOKEN", "unauthenticated")

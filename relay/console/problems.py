@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from relay.control.refusal import ControlError, Kind
+
+AnyResponse = TypeVar("AnyResponse", bound=Response)
 
 STATUS: Mapping[Kind, int] = {
     "refused": 409,
@@ -35,11 +37,16 @@ def problem(status: int, title: str, *, detail: str = "", remedy: str = "", more
     return JSONResponse(body, status, media_type=MEDIA_TYPE)
 
 
+def with_retry_after(answer: AnyResponse, refusal: ControlError | None) -> AnyResponse:
+    """Says when to come back (RFC 6585 4, RFC 9110 15.6.4) where that is what helps."""
+    if refusal is not None and refusal.kind in _RETRY_S:
+        answer.headers["retry-after"] = str(refusal.wait_s or _RETRY_S[refusal.kind])
+    return answer
+
+
 def of_refusal(error: ControlError) -> JSONResponse:
     """What the daemon refused, for a program."""
     answer = problem(STATUS[error.kind], error.kind.replace("-", " "), detail=error.text, remedy=error.remedy)
     if error.kind == "unauthenticated":
         answer.headers["www-authenticate"] = "Bearer"
-    if error.kind in _RETRY_S:
-        answer.headers["retry-after"] = str(_RETRY_S[error.kind])
-    return answer
+    return with_retry_after(answer, error)

@@ -30,6 +30,7 @@ from relay.control.oauth_settings import (
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
 from relay.control.transports import check_transport, consent_missing
+from relay.control.web_hosts import check_by_web, mark, named_in
 from relay.queue.waiting import waiting
 
 _SETTABLE = frozenset(
@@ -133,6 +134,9 @@ async def account_add(
         sent_copy=sent_copy,
     )
 
+    named = {**given, **oauth.settings}
+    check_by_web(control, {**given, "proxy_password": proxy_password})
+
     def add(connection: Connection) -> Account:
         account_id = store.add_account(connection, address, now_ms=now_ms(), **given)
         account = store.get_account(connection, account_id)
@@ -144,6 +148,7 @@ async def account_add(
         if settings:
             store.update_account(connection, account_id, oauth=settings)
             store_keys(connection, control.vault, account_id, oauth.keys)
+        mark(connection, control, None, store.get_account(connection, account_id), named_in(named))
         if password is not None:
             control.vault.seal_into(connection, account_id, "password", password)
         store_proxy_password(connection, control, None, account, proxy_password)
@@ -262,6 +267,8 @@ async def account_set(
     known = KEYS if found.auth == auth or auth is None else ()
     complete = not set(await control.vault.kinds(found.id)) & set(known)
     detail = {**changed, **{name: value for name, value in oauth.settings.items() if value is not None}}
+    check_by_web(control, {**given, **dict.fromkeys(back & {"proxy", "source_address", "ip"}, "default")})
+    check_by_web(control, {"proxy_password": proxy_password})
     if oauth.keys:
         detail["stored"] = sorted(oauth.keys)
 
@@ -279,6 +286,8 @@ async def account_set(
             settings = oauth_of(account, upstream, oauth, control.settings.oauth, complete=complete)
             store.update_account(connection, found.id, oauth=settings or None)
             forget_unfit(connection, control, found, account, settings)
+        mark(connection, control, found, store.get_account(connection, found.id), named_in(detail))
+        if signs_in_anew:
             store_keys(connection, control.vault, found.id, oauth.keys)
         if account.state_cause == OPERATOR or not (moved or (signs_in_anew and account.auth in ON_ITS_OWN)):
             return []

@@ -18,8 +18,10 @@ from relay.aftercare.letters import Postmark
 from relay.config.settings import RelaySettings
 from relay.control.access.attempts import Attempts
 from relay.control.access.model import Principal
+from relay.control.access.pending import PersonSignIns
 from relay.control.differences import difference, registered
 from relay.control.refusal import ControlError
+from relay.control.sign_ins import SignIns
 from relay.credentials.logins import Logins
 from relay.credentials.oauth.client import OAuthClient
 from relay.credentials.vault import Vault
@@ -60,6 +62,8 @@ class Desk:
     def __init__(self) -> None:
         self.attempts = Attempts()
         self.turn = asyncio.Lock()  # of a login: each takes 64 MiB, and a thread of those that write mail, too
+        self.sign_ins = SignIns()
+        self.person_sign_ins = PersonSignIns()
         self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
@@ -21,8 +23,10 @@ from relay.control.reasons import refusals, shown
 from relay.credentials.errors import CredentialError
 from relay.diagnosis import diagnose
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
-from relay.submission.login import without_secret
+from relay.submission.login import LoginTries, without_secret
+from relay.submission.router import RoutedTransport
 from relay.submission.transport import Submission
+from relay.telemetry.redaction import mask
 
 _MAX_SHOWN = 1024
 # What people see for a stage, in order.
@@ -61,26 +65,52 @@ class OneMail:
         self.outcome = outcomes[0]
 
 
-async def account_test(control: Control, *, account: str, to: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a test is made with: the production transport, or one that logs in with what was typed."""
+
+    transport: RoutedTransport
+    tries: LoginTries
+
+
+async def account_test(
+    control: Control, *, account: str, to: str | None = None, password: str | None = None
+) -> dict[str, Any]:
     """Log in step by step, then send a mail from the account's address to `to` (default: itself).
 
     Each step goes to `control.progress` as {step, ok, detail}.  The mail does not pass the queue, so that a resting
     or suspended account can be tried; an account that the relay had suspended goes on after a success.
+    With a `password` that one is tried and not kept: nothing of the account changes, it does not go on either.
     """
     found = account_named(control, account)
     upstream = control.directory.upstream(found)
     with refusals():
         recipient = check_address(to) if to is not None else found.address
-    control.logins.person_acted(found.id)
-    outcome: Outcome | None = await get_token(control, found)
-    without_token = outcome is not None
-    if outcome is None:
-        outcome = await log_in(control, upstream, limited=False)
-    if outcome is None:
-        outcome = await _send(control, found, upstream, recipient)
-    result = {"account": found.address, "to": recipient, "state": found.state.value, "resumed": False}
+    typed = bool(password)
+    if password:
+        _check_typed(control, found)
+        means = _trial(control, password)
+    else:
+        control.logins.person_acted(found.id)
+        means = _production(control)
+    async with means as by:
+        outcome: Outcome | None = None if typed else await get_token(control, found)
+        without_token = outcome is not None
+        if outcome is None:
+            outcome = await _log_in(control, by, upstream)
+        if outcome is None:
+            outcome = await _send(control, by.transport, found, upstream, recipient)
+    if typed:
+        _note_typed(control, found, outcome)
+    result = {
+        "account": found.address,
+        "to": recipient,
+        "state": found.state.value,
+        "resumed": False,
+        "password": "typed" if typed else "stored",
+    }
     if isinstance(outcome, Accepted):
-        result["resumed"] = await _resume(control, found)
+        result["resumed"] = not typed and await _resume(control, found)
         return {**result, "ok": True, "reply": shown(outcome.reply), "cause": "", "remedy": [], "failed_at": None}
     diagnosis = diagnose(outcome, provider=upstream.provider)
     UnknownReplies(control.database, now_ms).heard(upstream.provider, outcome, diagnosis)
@@ -88,6 +118,52 @@ async def account_test(control: Control, *, account: str, to: str | None = None)
     control.progress({"step": failed_at, "ok": False, "detail": said(outcome)})
     facts = facts_of(diagnosis, found)
     return {**result, **facts, "ok": False, "reply": said(outcome), "failed_at": failed_at}
+
+
+def _check_typed(control: Control, account: Account) -> None:
+    """A typed password is for accounts that have one; and nobody guesses it here."""
+    if account.auth != "password":
+        raise ControlError(
+            f"{account.address} logs in without a password", "leave the password blank, then test again", "invalid"
+        )
+    wait_s = control.desk.attempts.wait_s(_typed(account))
+    if wait_s > 0:
+        raise ControlError(
+            "too many passwords were refused",
+            f"wait {math.ceil(wait_s)} seconds, then try again",
+            "throttled",
+            math.ceil(wait_s),
+        )
+
+
+def _note_typed(control: Control, account: Account, outcome: Outcome) -> None:
+    if isinstance(outcome, Refused) and outcome.stage is Stage.AUTH:
+        control.desk.attempts.bad(_typed(account))
+
+
+def _typed(account: Account) -> str:
+    return f"typed {account.id}"
+
+
+@asynccontextmanager
+async def _production(control: Control) -> AsyncIterator[_Means]:
+    yield _Means(control.transport, control.logins.tries.by_person)
+
+
+@asynccontextmanager
+async def _trial(control: Control, password: str) -> AsyncIterator[_Means]:
+    """It never comes near the vault, and its connections end with the test."""
+    mask(password)
+
+    async def secret(_upstream: Upstream) -> str:
+        return password
+
+    tries = control.logins.tries.of_another
+    transport = control.transport.on_trial(secret, tries)
+    try:
+        yield _Means(transport, tries)
+    finally:
+        await transport.close()
 
 
 async def get_token(control: Control, account: Account) -> Unreachable | None:
@@ -109,22 +185,28 @@ async def log_in(control: Control, upstream: Upstream, *, limited: bool) -> Refu
     `limited`: not when three logins were refused within the hour; a person who tests one account may know better.
     """
 
+    tries = control.logins.tries
+    return await _log_in(control, _Means(control.transport, tries.attempt if limited else tries.by_person), upstream)
+
+
+async def _log_in(control: Control, by: _Means, upstream: Upstream) -> Refused | Unreachable | None:
     def told(step: str, detail: str) -> None:
         if step != "quit":
             name = "login" if step == "auth" else step
             control.progress({"step": name, "ok": True, "detail": shown_bounded(detail)})
 
-    tries = control.logins.tries
-    outcome = await control.transport.probe(upstream, told, tries=tries.attempt if limited else tries.by_person)
+    outcome = await by.transport.probe(upstream, told, tries=by.tries)
     return None if isinstance(outcome, Accepted) else outcome
 
 
-async def _send(control: Control, account: Account, upstream: Upstream, recipient: str) -> Outcome:
+async def _send(
+    control: Control, transport: RoutedTransport, account: Account, upstream: Upstream, recipient: str
+) -> Outcome:
     content = _content(account.address, recipient)
     wide = not (account.address + recipient).isascii()
     mail = Submission(0, account.address, (recipient,), content, len(content), eight_bit=False, smtputf8=wide)
     source = OneMail(mail)
-    await control.transport.carry(upstream, source)
+    await transport.carry(upstream, source)
     if source.outcome is None:
         raise ControlError("the test mail was not sent", "try again")
     outcome = source.outcome

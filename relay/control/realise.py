@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from relay.accounts import store
 from relay.accounts.errors import AccountInUse
-from relay.accounts.managing import managed_secrets, set_manager, set_secret_manager
+from relay.accounts.managing import managed_secrets, set_manager, set_secret_manager, set_web_hosts
 from relay.accounts.model import Account, Sender
 from relay.accounts.normalise import normalise
 from relay.accounts.transitions import Change as Going
@@ -117,6 +117,8 @@ def _account(
         changed["oauth"] = oauth or None
     if changed:
         store.update_account(connection, existing.id, **changed)
+    if existing.web_hosts:
+        set_web_hosts(connection, existing.id, None)
     if existing.managed_by != mark:
         set_manager(connection, "account", existing.id, mark)
     now = store.get_account(connection, existing.id)

@@ -14,9 +14,9 @@ Kind = Literal[
 class ControlError(RelayError):
     """An action was refused: `text` says why, `remedy` what to do; each one line, never with a secret.
 
-    `kind` is for programs: the web process makes a status of it.
+    `kind` is for programs: the web process makes a status of it; `wait_s`: when to come back, None: nobody knows.
     """
 
-    def __init__(self, text: str, remedy: str, kind: Kind = "refused") -> None:
+    def __init__(self, text: str, remedy: str, kind: Kind = "refused", wait_s: int | None = None) -> None:
         super().__init__(f"{text}; {remedy}")
-        self.text, self.remedy, self.kind = text, remedy, kind
+        self.text, self.remedy, self.kind, self.wait_s = text, remedy, kind, wait_s

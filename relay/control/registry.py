@@ -11,6 +11,7 @@ from relay.control import (
     apply,
     audit,
     backup,
+    browser_sign_in,
     check,
     clients,
     connecting,
@@ -33,7 +34,7 @@ from relay.control import (
     trying,
     unknown,
 )
-from relay.control.access import admission, login, tokens, users
+from relay.control.access import admission, login, openid, tokens, users
 from relay.control.context import Control, ControlError
 from relay.control.imports import applying
 
@@ -45,6 +46,9 @@ ACTIONS: Mapping[str, Action] = {
     "account.list": listing.account_list,
     "account.logins": listing.account_logins,
     "account.connect": connecting.account_connect,
+    "account.begin_sign_in": browser_sign_in.account_begin_sign_in,
+    "account.which_sign_in": browser_sign_in.account_which_sign_in,
+    "account.finish_sign_in": browser_sign_in.account_finish_sign_in,
     "account.show": listing.account_show,
     "account.remove": accounts.account_remove,
     "account.set_password": accounts.account_set_password,
@@ -94,6 +98,8 @@ ACTIONS: Mapping[str, Action] = {
     "console.accept": login.console_accept,
     "console.invitation": login.console_invitation,
     "console.logout": login.console_logout,
+    "console.oidc_begin": openid.console_oidc_begin,
+    "console.oidc_finish": openid.console_oidc_finish,
     "console.ready": login.console_ready,
     "console.password": users.console_password,
     "user.list": users.user_list,

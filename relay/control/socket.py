@@ -138,7 +138,7 @@ async def _answer(control: Control, request: _Request) -> dict[str, Any]:
                 return {"ok": await answers.once(control, request.key, action, arguments, registry.run)}
             return {"ok": await registry.run(control, action, arguments)}
     except ControlError as refused:
-        return _refusal(refused.text, refused.remedy, refused.kind)
+        return _refusal(refused.text, refused.remedy, refused.kind, refused.wait_s)
     except StorageFull:
         return _refusal("the disk is full", "free some space, then repeat the command")
     except StorageFailed:
@@ -150,8 +150,9 @@ async def _answer(control: Control, request: _Request) -> dict[str, Any]:
         return _refusal("the daemon failed over it", "see daemon.fault in its log")
 
 
-def _refusal(text: str, remedy: str, kind: Kind = "unavailable") -> dict[str, Any]:
-    return {"error": {"text": text, "remedy": remedy, "kind": kind}}
+def _refusal(text: str, remedy: str, kind: Kind = "unavailable", wait_s: int | None = None) -> dict[str, Any]:
+    error: dict[str, Any] = {"text": text, "remedy": remedy, "kind": kind}
+    return {"error": error if wait_s is None else error | {"wait_s": wait_s}}
 
 
 def _say(writer: asyncio.StreamWriter, line: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def call(
 
 def refusal(error: Mapping[str, Any]) -> ControlError:
     """The refusal that an answer holds."""
-    return ControlError(error["text"], error["remedy"], error.get("kind", "refused"))
+    return ControlError(error["text"], error["remedy"], error.get("kind", "refused"), error.get("wait_s"))
 
 
 def _answer(lines: Any, on_progress: Callable[[Mapping[str, Any]], None]) -> Any:

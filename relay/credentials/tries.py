@@ -82,6 +82,17 @@ class Tries:
             raise
         self._taken(account_id)
 
+    @asynccontextmanager
+    async def of_another(self, account_id: int) -> AsyncIterator[Try]:
+        """The same for a credential that is not the stored one: a success says nothing of that."""
+        mine = Try()
+        try:
+            yield mine
+        except BaseException:
+            if mine.refused:
+                await self._write(account_id, self._clock(), by_person=True)
+            raise
+
     def forgive(self, account_id: int) -> None:
         """Somebody renewed the credential, or wants it tried: what was refused before does not count any more."""
         self._refused[account_id] = []

@@ -9,6 +9,7 @@ from relay.accounts.egress import own_login, way_of, way_of_all
 from relay.config.egress import EgressSettings
 from relay.credentials.errors import SecretMissing
 from relay.credentials.vault import Vault
+from relay.net.guard import UNGUARDED, Guard
 from relay.net.way import Way
 from relay.telemetry.redaction import mask
 
@@ -16,10 +17,10 @@ PROXY_PASSWORD = "proxy_password"  # noqa: S105  (the kind of a secret)
 
 
 class Ways:
-    """One for the process."""
+    """One for the process. `guard`: as it is for hosts that were named through the web."""
 
-    def __init__(self, directory: Directory, vault: Vault, settings: EgressSettings) -> None:
-        self._directory, self._vault = directory, vault
+    def __init__(self, directory: Directory, vault: Vault, settings: EgressSettings, guard: Guard = UNGUARDED) -> None:
+        self._directory, self._vault, self.guard = directory, vault, guard
         self._of_all = way_of_all(settings)
 
     async def of(self, account_id: int) -> Way:
@@ -33,6 +34,8 @@ class Ways:
         if account is None:
             return self._of_all
         way = way_of(account, self._of_all)
+        if account.web_hosts:
+            way = replace(way, guard=self.guard.of(account.web_hosts.split(",")))
         proxy = own_login(account)
         if proxy is None:
             return way

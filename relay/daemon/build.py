@@ -41,6 +41,7 @@ from relay.listener.authentication import Authentication
 from relay.listener.rates import Rates
 from relay.mail.ids import format_id
 from relay.mail.outcome import Accepted, Refused, Unreachable
+from relay.net.guard import Guard
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import FileSpool
@@ -125,7 +126,9 @@ async def open_core(
         if in_doubt:
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
-        ways = Ways(directory, vault, settings.egress)
+        console = settings.console
+        guard = Guard(private=console.allow_private_upstreams, ports=frozenset(console.upstream_ports))
+        ways = Ways(directory, vault, settings.egress, guard)
         oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
         tokens = Tokens(vault, database, oauth, apps_of(directory), purpose_of=purposes_of(directory))
         stack.push_async_callback(tokens.close)

@@ -22,6 +22,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 _STEADY_S = 60.0  # whoever ran so long begins anew with the waits
 _STOP_S = 8.0
 _MAX_LINE = 1 << 16
+_KEPT_BACK = {"oidc_client_secret"}  # the daemon alone asks the provider
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SSL_CERT_FILE")
 
 
@@ -99,10 +100,9 @@ class Web:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            told = {"fd": listening.fileno(), "data_dir": str(self._data_dir)}
-            process.stdin.write(
-                json.dumps({**told, "console": self._settings.model_dump(mode="json")}).encode() + b"\n"
-            )
+            settings = self._settings.model_dump(mode="json", exclude=_KEPT_BACK)
+            told = {"fd": listening.fileno(), "data_dir": str(self._data_dir), "console": settings}
+            process.stdin.write(json.dumps(told).encode() + b"\n")
             with contextlib.suppress(OSError):
                 await process.stdin.drain()
             async with asyncio.TaskGroup() as readers:

@@ -70,6 +70,7 @@ accounts = Table(
     Column("managed_by", Text),  # path of the accounts file that declares it; NULL: people manage it
     Column("bounces", Text),  # folder in which mail that came back is looked for; NULL: it is not
     Column("sent_copy", Text, nullable=False, server_default="auto"),  # auto | yes | no
+    Column("web_hosts", Text),  # of its hosts, those named through the web, commas between; NULL: none
     sqlite_autoincrement=True,  # the id of a removed account is never given again: history would change hands
 )
 

@@ -51,6 +51,14 @@ EGRESS_CONDITIONS = (
         "supported.",
     ),
     _entry(
+        "upstream-forbidden",
+        "The account's host was named through the web, and leads to this machine, to a private network, or to a port "
+        "that is not one of mail.",
+        "Check host and port of the account.",
+        "If it is right, an operator of the machine names it: `relay account set <account> --host HOST`; or set "
+        "RELAY_CONSOLE__ALLOW_PRIVATE_UPSTREAMS=yes for every host in private networks.",
+    ),
+    _entry(
         "source-address",
         "The source address that is set is not one of this machine.",
         "Correct RELAY_EGRESS__SOURCE_ADDRESS, or the account's: `relay account set <account> --source-address A`.",

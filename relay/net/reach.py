@@ -13,6 +13,7 @@ from aiohappyeyeballs import start_connection
 
 from relay.config.proxy import Proxy
 from relay.net.failure import DialFailed
+from relay.net.guard import normal
 from relay.net.tunnel import ask
 from relay.net.way import Way
 
@@ -34,8 +35,11 @@ async def reach(host: str, port: int, way: Way, deadline: float) -> socket.socke
     `deadline` is by the loop's clock.  Raises DialFailed; of what goes wrong at a proxy, the reasons are `proxy-…`.
     """
     proxy = way.proxy_for(host)
+    guarded = way.guard.concerns(host)
+    if guarded and (not way.guard.allows_port(port) or not _may_be(host, way)):
+        raise _forbidden(host)
     if proxy is None:
-        return await _connected(host, port, way, deadline)
+        return await _connected(host, port, way, deadline, guarded=guarded)
     connected = await _proxy(proxy, way, deadline)
     try:
         async with asyncio.timeout_at(deadline):
@@ -58,8 +62,12 @@ async def _proxy(proxy: Proxy, way: Way, deadline: float) -> socket.socket:
         raise DialFailed("proxy-unreachable", f"{proxy}: {failure.detail}") from failure
 
 
-async def _connected(host: str, port: int, way: Way, deadline: float) -> socket.socket:
+async def _connected(host: str, port: int, way: Way, deadline: float, *, guarded: bool = False) -> socket.socket:
     addresses = _usable(await _addresses(host.strip("[]"), port, deadline), host, way)
+    if guarded:  # of the very addresses that are connected to: no second look-up could say something else
+        addresses = [address for address in addresses if way.guard.allows(str(address[4][0]))]
+        if not addresses:
+            raise _forbidden(host)
     sources = _sources(way.source)
     try:
         async with asyncio.timeout_at(deadline):
@@ -77,6 +85,21 @@ async def _connected(host: str, port: int, way: Way, deadline: float) -> socket.
         number = error.errno if isinstance(error, OSError) else None
         reason = "connection-refused" if number is None or number in _UNREACHABLE else "connection-timeout"
         raise DialFailed(reason, f"{_all(addresses)}: {_words(error)}") from error
+
+
+def _may_be(host: str, way: Way) -> bool:
+    """A name is looked at once it is resolved, by us or by the proxy; an address, or this machine's name, at once."""
+    name = normal(host)
+    try:
+        ip_address(name)
+    except ValueError:
+        return name != "localhost" and not name.endswith(".localhost")
+    return way.guard.allows(name)
+
+
+def _forbidden(host: str) -> DialFailed:
+    """Without a word of what is there."""
+    return DialFailed("upstream-forbidden", f"{host} is no host that may be named through the web")
 
 
 async def _addresses(host: str, port: int, deadline: float) -> Sequence[Address]:

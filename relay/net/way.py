@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from relay.config.proxy import Proxy, is_exception
+from relay.net.guard import UNGUARDED, Guard
 
 IpVersion = Literal["auto", "4", "6"]
 
@@ -19,6 +20,7 @@ class Way:
     `source`: local addresses, at most one of each IP version; `exceptions`: hosts reached without the proxy (see
     `config.proxy`).  With a proxy, `source` and `ip` are for the connection to it, and the proxy resolves names.
     `ca_file`: authorities trusted besides the system's, for whoever names no trust of its own.
+    `guard`: where hosts may not lead that were named through the web.
     """
 
     proxy: Proxy | None = None
@@ -26,6 +28,7 @@ class Way:
     ip: IpVersion = "auto"
     exceptions: tuple[str, ...] = ()
     ca_file: Path | None = None
+    guard: Guard = UNGUARDED
 
     def proxy_for(self, host: str) -> Proxy | None:
         """The proxy that leads to `host`; None: it is reached without one."""

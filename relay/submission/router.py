@@ -76,6 +76,18 @@ class RoutedTransport:
             way_of=self._way_of,
         )
 
+    def on_trial(self, secret: SecretSource, tries: LoginTries) -> RoutedTransport:
+        """One like it that logs in with another secret, for a while: no connection is shared. Close it."""
+        return RoutedTransport(
+            self._settings,
+            secret,
+            hostname=self._hostname,
+            second=self._second,
+            tries=tries,
+            speaks_for=self._speaks_for,
+            way_of=self._way_of,
+        )
+
     def configure(self, settings: SubmissionSettings) -> None:
         """Other settings from the next transaction on."""
         self._settings = settings

@@ -8,6 +8,7 @@
 Clients: `public` (PKCE, device), `secret` (s3cret-of-the-app), `certificate` (PS256 assertion), a service account.
 Refresh tokens turn at each use, as at Microsoft: the old one works until its successor was used, and whoever comes
 with it after that loses the whole grant (RFC 9700 4.14.2).  `turning` False: they stay, as at Google.
+As Microsoft it answers under /{tenant}/oauth2/v2.0/ too, and as an OpenID provider with discovery, keys and ID tokens.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from authlib.oauth2.rfc7523 import JWTBearerClientAssertion, JWTBearerGrant
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc8628 import DeviceAuthorizationEndpoint, DeviceCodeGrant
 from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator, JWTBearerTokenValidator
+from authlib.oidc.core.grants import OpenIDCode
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -54,6 +56,8 @@ SCOPES = (
     "https://www.googleapis.com/auth/gmail.send",
     "offline_access",
     "mail",
+    "openid",
+    "email",
 )
 RESOURCE = "mail-server"
 SECRET = "s3cret-of-the-app"
@@ -124,7 +128,20 @@ class _Code:
     user: _User
     code_challenge: str
     code_challenge_method: str
+    nonce: str = ""
     made_at: float = field(default_factory=time.time)
+
+    def get_nonce(self) -> str:
+        return self.nonce
+
+    def get_auth_time(self) -> int:
+        return int(self.made_at)
+
+    def get_acr(self) -> None:
+        return None
+
+    def get_amr(self) -> None:
+        return None
 
     def get_redirect_uri(self) -> str:
         return self.redirect_uri
@@ -190,6 +207,9 @@ class Authority:
         self.audience = RESOURCE  # of the tokens it issues
         self.typ = "at+jwt"  # RFC 9068 2.1; mail servers that know RFC 7519 alone want JWT
         self.says: dict[str, Any] = {}  # members of a token answer as it gives them; None: left out
+        self.claims: dict[str, Any] = {}  # of an ID token as it gives them; None: left out
+        self.id_token: str | None = None  # given instead of its own
+        self.user = USER  # who signs in
         self.answers_at_once = False  # the person says yes to every device code
         self.asked: list[tuple[str, int]] = []
         self.descriptions: dict[str, dict[str, Any]] = {}  # error: what else to say with it
@@ -243,6 +263,8 @@ class Authority:
         self.turning, self.lives_s, self.device_lives_s = True, 3600, 60.0
         self.skew_s, self.audience, self.typ = 0, RESOURCE, "at+jwt"
         self.says.clear()
+        self.claims.clear()
+        self.id_token, self.user = None, USER
         self.answers_at_once = False
         self.asked.clear()
         self.descriptions.clear()
@@ -258,6 +280,11 @@ class Authority:
     def url(self, name: str) -> str:
         """Of an endpoint: authorize, token, device."""
         return f"https://localhost:{self.port}/{name}"
+
+    @property
+    def issuer(self) -> str:
+        """As an OpenID provider."""
+        return f"https://localhost:{self.port}"
 
     def order(self, *faults: Fault) -> None:
         """Let the next token requests go wrong, one each."""
@@ -347,6 +374,9 @@ class Authority:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The WSGI application: faults and the record around the real one."""
+        tenant, _, name = environ["PATH_INFO"].removeprefix("/").partition("/oauth2/v2.0/")
+        if name and "/" not in tenant:
+            environ["PATH_INFO"] = f"/{name}"
         if environ["PATH_INFO"] != "/token":
             return self.app(environ, start_response)
         length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -457,7 +487,7 @@ def _application(authority: Authority) -> flask.Flask:
 
     @app.get("/authorize")
     def authorize() -> Any:
-        user = _User(USER)
+        user = _User(authority.user)
         try:
             grant = server.get_consent_grant(end_user=user)
         except Exception as error:
@@ -468,6 +498,23 @@ def _application(authority: Authority) -> flask.Flask:
     @app.post("/token")
     def token() -> Any:
         return server.create_token_response()
+
+    @app.get("/.well-known/openid-configuration")
+    def discovery() -> Any:
+        return {
+            "issuer": authority.issuer,
+            "authorization_endpoint": authority.url("authorize"),
+            "token_endpoint": authority.url("token"),
+            "jwks_uri": authority.url("keys"),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "none"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+    @app.get("/keys")
+    def keys() -> Any:
+        return {"keys": [authority.signing.as_dict(private=False, kid="k1", use="sig")]}
 
     @app.post("/device")
     def device() -> Any:
@@ -517,6 +564,7 @@ def _grants(authority: Authority) -> list[tuple[Any, ...]]:
                     request.user,
                     data.get("code_challenge"),
                     data.get("code_challenge_method"),
+                    data.get("nonce", ""),
                 )
             )
 
@@ -528,6 +576,29 @@ def _grants(authority: Authority) -> list[tuple[Any, ...]]:
 
         def authenticate_user(self, authorization_code: _Code) -> _User:
             return authorization_code.user
+
+    class IdToken(OpenIDCode):
+        def exists_nonce(self, nonce: str, request: Any) -> bool:
+            return any(code.nonce == nonce for code in authority._codes.values())
+
+        def resolve_client_private_key(self, client: _Client) -> RSAKey:
+            return authority.signing
+
+        def get_client_claims(self, client: _Client) -> dict[str, Any]:
+            return {"iss": authority.issuer}
+
+        def get_encode_header(self, client: _Client) -> dict[str, str]:
+            return {"alg": "RS256", "kid": "k1"}
+
+        def generate_user_info(self, user: _User, scope: str) -> dict[str, Any]:
+            return {"sub": f"id-of-{user.address}", "email": user.address, "email_verified": True}
+
+        def encode_id_token(self, token: Any, request: Any) -> str:
+            if authority.id_token is not None:
+                return authority.id_token
+            made = jwt.decode(super().encode_id_token(token, request), authority.signing)
+            claims = {name: value for name, value in {**made.claims, **authority.claims}.items() if value is not None}
+            return jwt.encode(made.header, claims, authority.signing)
 
     class Refresh(grants.RefreshTokenGrant):
         TOKEN_ENDPOINT_AUTH_METHODS = methods
@@ -592,7 +663,7 @@ def _grants(authority: Authority) -> list[tuple[Any, ...]]:
             return 200, token, self.TOKEN_RESPONSE_HEADER
 
     return [
-        (AuthorizationCode, [CodeChallenge(required=True)]),
+        (AuthorizationCode, [CodeChallenge(required=True), IdToken()]),
         (Refresh,),
         (ClientCredentials,),
         (Device,),

@@ -58,8 +58,7 @@ async def kind(awaitable: Any) -> str:
 
 
 def test_every_action_of_the_web_exists_and_every_scope_is_used() -> None:
-    later = {"account.begin_sign_in", "account.finish_sign_in", "settings.show", "log.tail"}
-    assert {*SCOPE_OF, *OWNED, *PERSONAL} - later <= registry.ACTIONS.keys()
+    assert {*SCOPE_OF, *OWNED, *PERSONAL} <= registry.ACTIONS.keys()
     assert set(SCOPE_OF.values()) == set(SCOPES)
     never = {"metrics", "health", "principal", "migrate"} | {
         name for name in registry.ACTIONS if name.startswith("console.")
@@ -243,3 +242,31 @@ async def test_the_last_administrator_stays(control: Control) -> None:
     await act(control, "user.remove", name="admin")
     assert await kind(login(control)) == "unauthenticated"
     assert [user["name"] for user in await act(control, "user.list")] == ["root@example.com"]
+
+
+async def test_a_key_stands_for_one_request_of_one_asker(control: Control) -> None:
+    done: list[str] = []
+
+    async def run(_control: Control, action: str, arguments: Any) -> Any:
+        done.append(action)
+        if arguments.get("how") == "again":  # the same key while its request is under way
+            return await kind(answers.once(control, "k", action, arguments, run))
+        if arguments.get("how") == "refused":
+            raise ControlError("no", "never", "conflict")
+        return {"number": len(done), "token": f"shown-once-{action}"}
+
+    first = await answers.once(control, "k1", "sender.add", {"how": "a"}, run)
+    assert await answers.once(control, "k1", "sender.add", {"how": "a"}, run) == first
+    assert await kind(answers.once(control, "k1", "sender.add", {"how": "b"}, run)) == "conflict"
+    other = control.asked_by("somebody-else", lambda _: None)
+    assert await answers.once(other, "k1", "sender.add", {"how": "a"}, run) != first
+    assert await answers.once(control, "k", "sender.add", {"how": "again"}, run) == "conflict"
+    for _ in range(2):  # a refusal does not use the key up
+        assert await kind(answers.once(control, "k2", "sender.add", {"how": "refused"}, run)) == "conflict"
+    assert done == ["sender.add"] * 5
+    made = await answers.once(control, "k3", "token.add", {}, run)
+    assert made["token"] == "shown-once-token.add"
+    assert "token" not in await answers.once(control, "k3", "token.add", {}, run)
+    dump = b"".join(file.read_bytes() for file in control.settings.data_dir.glob("relay.db*"))
+    assert b"shown-once-sender.add" in dump
+    assert b"shown-once-token.add" not in dump

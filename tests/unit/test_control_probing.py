@@ -11,9 +11,11 @@ import pytest
 from relay.accounts import store
 from relay.config.settings import RelaySettings
 from relay.control import registry
+from relay.control.access.attempts import MOST
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.daemon.sandbox import Sandbox
+from relay.telemetry.redaction import LIVE
 from tests.store import lay_store
 
 ADDRESS, PASSWORD = "ann@example.com", "s3cret-of-the-sandbox"
@@ -149,3 +151,41 @@ async def test_check_names_a_secret_that_is_gone(control: Control) -> None:
     await control.vault.forget(account.id)
     lines = await registry.run(control, "check", {})
     assert [line["remedy"] for line in lines if line["status"] == "failed"] == [f"relay account set-password {ADDRESS}"]
+
+
+async def test_a_typed_password_is_tried_and_nothing_of_it_is_kept(control: Control, sandbox: Sandbox) -> None:
+    stored = "not-what-the-sandbox-knows"
+    await registry.run(control, "account.set_password", {"account": ADDRESS, "password": stored})
+    account = control.directory.by_address(ADDRESS)
+    assert account is not None
+    await control.database.write(lambda c: store.set_state(c, account.id, "suspended", "bad-password", "535", 1))
+    await control.directory.reload()
+    before = await control.vault.fetch(account.id, "password")
+    result, _ = await run_test(control, password=PASSWORD)
+    assert (result["ok"], result["resumed"], result["password"]) == (True, False, "typed")
+    assert sandbox.arrivals.get_nowait().login == ADDRESS
+    same = control.directory.by_address(ADDRESS)
+    assert same is not None
+    assert (same.state, same.revision) == ("suspended", account.revision)
+    assert before == stored == await control.vault.fetch(account.id, "password")
+    assert control.logins.tries.last_login(account.id) is None
+    result, _ = await run_test(control, password="")
+    assert (result["ok"], result["failed_at"], result["password"]) == (False, "login", "stored")
+    assert LIVE.masked(f"x {PASSWORD}") == "x ***"
+
+
+async def test_typed_passwords_are_no_way_to_guess(control: Control, sandbox: Sandbox) -> None:
+    for number in range(MOST):
+        result, _ = await run_test(control, password=f"guess-number-{number}")
+        assert result["failed_at"] == "login"
+    with pytest.raises(ControlError, match="too many passwords"):
+        await run_test(control, password=PASSWORD)
+    assert sandbox.refused_logins == MOST
+    result, _ = await run_test(control)
+    assert result["ok"]
+
+
+async def test_an_account_without_a_password_takes_none_for_a_test(control: Control) -> None:
+    await registry.run(control, "account.set", {"account": ADDRESS, "auth": "none"})
+    with pytest.raises(ControlError, match="without a password"):
+        await run_test(control, password="some-password")

@@ -42,6 +42,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         (404, "there is no such thing"),
         (409, "refused as things are"),
         (422, "a value cannot be"),
+        (429, "too many requests, or too many that were refused; Retry-After says when to come back"),
         (503, "the relay does not answer"),
     )
 }

@@ -9,8 +9,10 @@ from fastapi.responses import RedirectResponse, Response
 
 from relay.console.identity import (
     COOKIE,
+    LONGEST_TOKEN,
     Caller,
     address_of,
+    base_of,
     client_of,
     forget_session,
     keep_session,
@@ -18,10 +20,13 @@ from relay.console.identity import (
     signed_in,
 )
 from relay.console.pages.render import page
-from relay.console.problems import STATUS
+from relay.console.problems import STATUS, with_retry_after
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
+
+OIDC_COOKIE = "relay_oidc"
+OIDC_CALLBACK = "/login/oidc/callback"
 
 Field = Annotated[str, Form(max_length=1024)]
 
@@ -29,8 +34,7 @@ Field = Annotated[str, Form(max_length=1024)]
 @router.get("/login")
 async def login_page(request: Request) -> Response:
     """The form; before there is an administrator, how to make one."""
-    ready = await client_of(request).call("console.ready")
-    return page(request, "login.html", needs="", username="", error=None, administrators=ready["administrators"])
+    return await _login(request, None)
 
 
 @router.post("/login")
@@ -40,18 +44,47 @@ async def login(request: Request, username: Field, password: Field, code: Field 
     try:
         opened = await client_of(request).call("console.login", arguments)
     except ControlError as refusal:
-        return page(
-            request,
-            "login.html",
-            status=STATUS[refusal.kind],
-            needs="code" if code else "",
-            username=username[:254],
-            error=refusal,
-            administrators=1,
-        )
+        return await _login(request, refusal, needs="code" if code else "", username=username[:254])
     if "needs" in opened:
-        return page(request, "login.html", needs="code", username=username[:254], error=None, administrators=1)
-    return _entered(request, opened)
+        return await _login(request, None, needs="code", username=username[:254])
+    return await _entered(request, opened)
+
+
+@router.post("/login/oidc")
+async def to_provider(request: Request) -> Response:
+    """Off to the OpenID provider; the browser keeps what proves that it began this."""
+    redirect = f"{base_of(request)}{OIDC_CALLBACK}"
+    try:
+        begun = await client_of(request).call("console.oidc_begin", {"redirect": redirect})
+    except ControlError as refusal:
+        return await _login(request, refusal)
+    away = page(request, "off.html", url=begun["url"], account="")
+    # Lax: it has to come along when the provider sends the browser back.
+    away.set_cookie(
+        OIDC_COOKIE, begun["browser"], max_age=600, path=OIDC_CALLBACK, httponly=True, samesite="lax",
+        secure=request.app.state.secure,
+    )  # fmt: skip
+    return away
+
+
+@router.get(OIDC_CALLBACK)
+async def from_provider(request: Request) -> Response:
+    """Back from it. The page in between makes the next request one of our own, which brings the session cookie."""
+    arguments = {
+        "answer": f"{base_of(request)}{OIDC_CALLBACK}?{request.url.query[:8192]}",
+        "browser": request.cookies.get(OIDC_COOKIE, "")[:256],
+        "address": address_of(request),
+    }
+    try:
+        opened = await client_of(request).call("console.oidc_finish", arguments)
+    except ControlError as refusal:
+        return await _login(request, refusal)
+    answer = page(request, "back.html", target="/me" if opened["owner"] else "/")
+    answer.headers["referrer-policy"] = "no-referrer"
+    answer.delete_cookie(OIDC_COOKIE, path=OIDC_CALLBACK)
+    await _end_former(request)
+    keep_session(request, answer, str(opened["session"]), int(str(opened["lifetime_s"])))
+    return answer
 
 
 @router.get("/invite/{token}")
@@ -66,7 +99,7 @@ async def invitation_page(request: Request, token: str) -> Response:
 @router.post("/invite/{token}")
 async def accept(request: Request, token: str) -> Response:
     """A session for whoever was invited."""
-    return _entered(
+    return await _entered(
         request, await client_of(request).call("console.accept", {"token": token[:256], "address": address_of(request)})
     )
 
@@ -81,7 +114,35 @@ async def logout(request: Request, caller: Annotated[Caller, Depends(signed_in)]
     return left
 
 
-def _entered(request: Request, opened: dict[str, object]) -> Response:
+async def _login(request: Request, refusal: ControlError | None, *, needs: str = "", username: str = "") -> Response:
+    """The page; while the relay does not answer it says so, and can be tried again."""
+    ready = {"administrators": 1, "provider": ""}
+    try:
+        ready = await client_of(request).call("console.ready")
+    except ControlError as silent:
+        refusal = refusal or silent
+    answer = page(
+        request,
+        "login.html",
+        status=STATUS[refusal.kind] if refusal is not None else 200,
+        needs=needs,
+        username=username,
+        error=refusal,
+        administrators=ready["administrators"],
+        provider=ready["provider"],
+    )
+    return with_retry_after(answer, refusal)
+
+
+async def _end_former(request: Request) -> None:
+    """Whoever signs in anew leaves the session that this browser had: nothing of it lives on."""
+    former = request.cookies.get(COOKIE, "")
+    if 0 < len(former) <= LONGEST_TOKEN:
+        await client_of(request).call("console.logout", {"session": former})
+
+
+async def _entered(request: Request, opened: dict[str, object]) -> Response:
+    await _end_former(request)
     where = RedirectResponse("/me" if opened["owner"] else "/", 303)
     keep_session(request, where, str(opened["session"]), int(str(opened["lifetime_s"])))
     return where

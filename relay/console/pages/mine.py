@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from relay.accounts.presets import PRESETS
+from relay.console.identity import base_of
 from relay.console.pages.callers import Sent, SignedIn
 from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
@@ -72,7 +73,7 @@ async def watch(request: Request, caller: SignedIn, account: str, job_id: str) -
 @router.post("/mail/{account}/sign-in")
 async def sign_in(request: Request, caller: Sent, account: str) -> Response:
     """Off to the provider."""
-    redirect = f"{request.app.state.base}/oauth/callback"
+    redirect = f"{base_of(request)}/oauth/callback"
     try:
         begun = await caller.call("account.begin_sign_in", {"account": account, "redirect": redirect})
     except ControlError as error:
@@ -92,7 +93,7 @@ async def callback(request: Request) -> Response:
 @router.get("/oauth/finish")
 async def finish(request: Request, caller: SignedIn) -> Response:
     """Exchange what the provider gave; the account works, or the page says why not."""
-    answer = f"{request.app.state.base}/oauth/callback?{request.url.query}"
+    answer = f"{base_of(request)}/oauth/callback?{request.url.query}"
     account = await caller.call("account.which_sign_in", {"answer": answer})
     try:
         await caller.call("account.finish_sign_in", {"account": account["account"], "answer": answer})

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from relay.console.identity import Caller, forget_session, signed_in
 from relay.console.pages import accounts, entrance, mine, overview, people, queue, register, system
 from relay.console.pages.render import page, wants_fragment
-from relay.console.problems import STATUS
+from relay.console.problems import STATUS, with_retry_after
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
@@ -25,7 +25,8 @@ async def refused(request: Request, error: ControlError, *, status: int | None =
             answer = RedirectResponse("/login", 303)
         forget_session(request, answer)
         return answer
-    return page(request, "refused.html", caller=await _known(request), status=code, error=error, code=code)
+    shown = page(request, "refused.html", caller=await _known(request), status=code, error=error, code=code)
+    return with_retry_after(shown, error)
 
 
 async def _known(request: Request) -> Caller | None:

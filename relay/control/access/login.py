@@ -31,7 +31,7 @@ async def console_login(
     name = username.strip().lower()
     keys = (f"name {name}", f"address {address}")
     async with control.desk.turn:  # guesses that come together are counted one by one
-        _check_wait(control, *keys)
+        check_wait(control, *keys)
         row = await control.database.read(lambda connection: rows.find_user(connection, name=name))
         stored = row.password_hash if row is not None and row.password_hash is not None else DUMMY_HASH
         right = await asyncio.to_thread(verify_password, stored, password)
@@ -51,7 +51,7 @@ async def console_login(
 async def console_accept(control: Control, *, token: str, address: str) -> dict[str, Any]:
     """A session for whoever holds an invitation; it is used up then. A second factor is not asked for: it is one."""
     keys = (f"address {address}",)
-    _check_wait(control, *keys)
+    check_wait(control, *keys)
     row = await control.database.read(lambda connection: rows.invited(connection, token, now_ms()))
     if row is None or not await control.database.write(lambda connection: rows.use_invitation(connection, token)):
         control.desk.attempts.bad(*keys)
@@ -63,7 +63,7 @@ async def console_accept(control: Control, *, token: str, address: str) -> dict[
 
 async def console_invitation(control: Control, *, token: str, address: str) -> dict[str, Any]:
     """Whose invitation it is, without using it: link previews and scanners of mail open links, too."""
-    _check_wait(control, f"address {address}")
+    check_wait(control, f"address {address}")
     row = await control.database.read(lambda connection: rows.invited(connection, token, now_ms()))
     if row is None:
         control.desk.attempts.bad(f"address {address}")
@@ -80,8 +80,9 @@ async def console_logout(control: Control, *, session: str) -> dict[str, Any]:
 
 
 async def console_ready(control: Control) -> dict[str, Any]:
-    """Can anybody sign in? {"administrators": how many}."""
-    return {"administrators": await control.database.read(rows.administrators)}
+    """Can anybody sign in? {"administrators": how many, "provider": where else people can, by name, "": nowhere}."""
+    settings = control.settings.console
+    return {"administrators": await control.database.read(rows.administrators), "provider": settings.oidc_name}
 
 
 async def open_session(control: Control, user_id: int, name: str, address: str, how: str) -> dict[str, Any]:
@@ -105,10 +106,13 @@ async def _open(control: Control, user_id: int, name: str, address: str, how: st
     return {"session": token, "name": name, "owner": role == Role.OWNER.value, "lifetime_s": lifetime_ms // 1000}
 
 
-def _check_wait(control: Control, *keys: str) -> None:
+def check_wait(control: Control, *keys: str) -> None:
+    """Raises ControlError (throttled) while one of these keys must wait."""
     wait_s = control.desk.attempts.wait_s(*keys)
     if wait_s > 0:
-        raise ControlError("too many bad logins", f"wait {math.ceil(wait_s)} seconds, then try again", "throttled")
+        raise ControlError(
+            "too many bad logins", f"wait {math.ceil(wait_s)} seconds, then try again", "throttled", math.ceil(wait_s)
+        )
 
 
 def _refuse(control: Control, name: str, address: str, *keys: str) -> dict[str, Any]:

@@ -67,7 +67,10 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 SCOPE_OF: Final[Mapping[str, str]] = {action: scope for scope, actions in _NEEDS.items() for action in actions}
 
 # What every signed-in person may do about themselves.
-PERSONAL: Final = frozenset({"me", "me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove"})
+PERSONAL: Final = frozenset(
+    {"me", "me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove"}
+    | {"account.which_sign_in"}  # of those that they began themselves
+)
 
 # What an owner may do to an account of theirs, and which arguments they may give: a test mail goes to themselves only.
 OWNED: Final[Mapping[str, frozenset[str]]] = {

@@ -12,6 +12,7 @@ from relay.diagnosis.token_errors import token_scope
 from relay.telemetry.redaction import LIVE, mask
 
 MAX_TOKEN = 12288  # characters; what is longer fits no AUTH line (RFC 4954 4)
+MAX_ID_TOKEN = 32768
 # `expires_in` is only a hint (RFC 6749 4.2.2): absent, zero or negative it is an hour, of years a day, and of seconds a
 # minute, so that no figure makes each login ask anew.  What the mail server says of a token is what counts.
 _DEFAULT_LIFE_S, _LEAST_LIFE_S, _MOST_LIFE_S = 3600, 60, 86400
@@ -27,6 +28,7 @@ class Grant:
     access_token: str = field(repr=False)
     expires_in_s: int
     refresh_token: str | None = field(default=None, repr=False)
+    id_token: str | None = field(default=None, repr=False)  # of an OpenID provider
 
 
 def grant_of(body: Mapping[str, Any]) -> Grant:
@@ -41,8 +43,12 @@ def grant_of(body: Mapping[str, Any]) -> Grant:
         raise TokenUnavailable("bad-answer")
     if refresh_token is not None and (not isinstance(refresh_token, str) or len(refresh_token) > MAX_TOKEN):
         raise TokenUnavailable("bad-answer")
+    id_token = body.get("id_token")
+    if isinstance(id_token, str):
+        mask(id_token)
     life_s = max(_LEAST_LIFE_S, seconds_of(body.get("expires_in"), _DEFAULT_LIFE_S, _MOST_LIFE_S))
-    return Grant(token, life_s, refresh_token or None)
+    identity = id_token if isinstance(id_token, str) and len(id_token) <= MAX_ID_TOKEN else None
+    return Grant(token, life_s, refresh_token or None, identity)
 
 
 def refusal_of(body: Mapping[str, Any]) -> TokenRefused:

@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from relay.credentials.errors import SecretMissing
@@ -125,6 +126,14 @@ class OAuthClient:
         return await self._token(
             app, keys, "authorization_code", code=code, redirect_uri=redirect, code_verifier=verifier
         )
+
+    async def document(self, url: str) -> Mapping[str, Any]:
+        """A JSON document that a provider publishes, by the way of all accounts. Raises TokenUnavailable."""
+        await self._https.ready()
+        answer = await self._https.get(0, url)
+        if answer.status != 200 or not answer.body:
+            raise TokenUnavailable("bad-answer")
+        return answer.body
 
     # Device code (RFC 8628)
 

@@ -55,6 +55,14 @@ class HttpsPost:
         """Load the libraries, which takes 0.3 s at first, beside the event loop."""
         await asyncio.to_thread(_load)
 
+    async def get(self, account_id: int, url: str) -> Answer:
+        """Get a document, by the account's way. Raises as `post`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._ask(account_id, "GET", url, None, {})
+        except TimeoutError:
+            raise TokenUnavailable("timeout") from None
+
     async def post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
         """Post an encoded form, by the account's way.
 
@@ -62,18 +70,20 @@ class HttpsPost:
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._post(account_id, url, form, headers)
+                return await self._ask(account_id, "POST", url, form, headers)
         except TimeoutError:
             raise TokenUnavailable("timeout") from None
 
-    async def _post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
+    async def _ask(
+        self, account_id: int, method: str, url: str, form: str | None, headers: Mapping[str, str]
+    ) -> Answer:
         import httpx
 
         way = await self._way_of(account_id)
         try:
             async with (
                 await https_client(way, timeout_s=self._timeout_s, ca_file=self._ca_file) as client,
-                client.stream("POST", url, content=form, headers={**headers, **_HEADERS}) as response,
+                client.stream(method, url, content=form, headers={**headers, **_HEADERS}) as response,
             ):
                 body = await _read(response)
                 return Answer(
@@ -120,7 +130,7 @@ def _reason(error: Exception) -> str:
     if failure is not None:
         if failure.in_tls:
             return "timeout" if failure.reason == "stage-timeout" else "tls-failed"
-        if failure.reason.startswith("proxy-") or failure.reason == "source-address":
+        if failure.reason.startswith("proxy-") or failure.reason in ("source-address", "upstream-forbidden"):
             return failure.reason
     if isinstance(error, httpx.TimeoutException):
         return "timeout"
