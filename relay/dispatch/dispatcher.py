@@ -170,8 +170,8 @@ class Dispatcher:
 
     def settle_expired(self, message: Message) -> bool:
         """Settle a message in hand whose lifetime is over."""
-        now = self._clock() - max(0, self._upkeep.unfollowed_ms())
-        if now - message.accepted_at < self.settings.lifetime_s * 1000:
+        self._keep_age(message, self._upkeep.unfollowed_ms())
+        if self._clock() - message.accepted_at < self.settings.lifetime_s * 1000:
             return False
         settlements = [
             Settlement(each, State.EXPIRED, 0, None, owes=owing(message, each, State.EXPIRED, passed_on=False))
@@ -188,6 +188,7 @@ class Dispatcher:
         now = self._clock()
         chance = self.chance()
         message, waiting = attempt.message, self._verdicts.waiting
+        self._keep_age(message, self._upkeep.unfollowed_ms())
         expected = waiting.get(message.id) if waiting else None
         result = recording.record(attempt, outcomes, settings=self.settings, now=now, chance=chance, expected=expected)
         if result.accepted:
@@ -429,11 +430,14 @@ class Dispatcher:
                 self._lane(account_id).backlog(due_at)
 
     def _clock_moved(self, by_ms: int) -> None:
-        """Messages in hand are as old as they were, whatever the clock says."""
-        before = self._clock() - by_ms
-        for message in (message for lane in self._lanes.values() for message in lane.ready):
-            if by_ms > 0 and message.accepted_at <= before:
-                message.accepted_at += by_ms
+        for lane in self._lanes.values():
+            for message in lane.ready:
+                self._keep_age(message, by_ms)
+
+    def _keep_age(self, message: Message, by_ms: int) -> None:
+        """A message in hand is as old as it was, though the clock was set by so much; set back, it may seem younger."""
+        if by_ms > 0 and message.accepted_at <= self._clock() - by_ms:
+            message.accepted_at += by_ms
 
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)
