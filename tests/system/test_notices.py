@@ -11,6 +11,7 @@ from relay.mail.content import unstuff
 from tests.peers.script import Taken
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.peers.webhook import Webhook
+from tests.spillage import spilled
 from tests.system.conftest import APP, PASSWORD, Relaying, at
 
 BILLING = "billing@example.com"
@@ -57,6 +58,9 @@ async def test_trouble_is_told_through_another_account_and_every_channel_can_be_
                 ("trouble", "json (URL 1)", "sent"),
                 ("test", "mail", "queued"),
             }
+            places = {"arguments": Path(f"/proc/{daemon.pid}/cmdline").read_bytes(), "answers": tried.stdout.encode()}
+            places |= {str(path): path.read_bytes() for path in daemon.data.rglob("*") if path.is_file()}
+            assert spilled([PASSWORD], places) == []  # of the URL and of the account
     assert [one["title"].partition(" ")[0] for one in hook.taken] == ["Test", "Suspended:"]
 
 
