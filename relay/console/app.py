@@ -61,7 +61,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
 
 async def _document(request: Request, _caller: Annotated[Caller, Depends(program)]) -> JSONResponse:
     """The API's own description, for who may use it."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(api.document(request.app))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Stand:
     base: str
     control: ControlClient
     options: dict[str, Any]  # of an account that lives at `upstream`
+    ids: dict[str, str] = field(default_factory=dict)  # messages by what became of them: see `furnish`
 
     async def act(self, action: str, /, **arguments: Any) -> Any:
         """An action of the command line."""

@@ -135,16 +135,23 @@ async def message(request: Request, caller: Administrator, message_id: str) -> R
 
 
 async def _found(caller: Caller, wanted: str) -> list[dict[str, Any]]:
-    """The stories, oldest first; an address may be a Message-ID, a recipient or a sender."""
-    for name in ("id", "recipient", "sender"):
-        try:
-            stories: list[dict[str, Any]] = await caller.call("trace", {name: wanted, "limit": _FOUND})
-        except ControlError as refusal:
-            if refusal.kind in ("unauthenticated", "unavailable", "forbidden"):
-                raise
-            continue
-        return stories
-    return []
+    """The stories, oldest first: of that id or Message-ID, else of that recipient or sender."""
+    by_id = await _stories(caller, id=wanted)
+    if by_id:
+        return by_id
+    theirs = await _stories(caller, recipient=wanted) + await _stories(caller, sender=wanted)
+    found = {story["id"]: story for story in theirs}
+    return sorted(found.values(), key=lambda story: str(story["accepted_at"]))[-_FOUND:]
+
+
+async def _stories(caller: Caller, **wanted: str) -> list[dict[str, Any]]:
+    try:
+        stories: list[dict[str, Any]] = await caller.call("trace", {**wanted, "limit": _FOUND})
+    except ControlError as refusal:
+        if refusal.kind in ("unauthenticated", "unavailable", "forbidden"):
+            raise
+        return []
+    return stories
 
 
 async def _question(caller: Caller, action: str, meant: Mapping[str, Any]) -> str:
