@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz bench demo lock example clean install image image-test sbom audit
+.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -48,6 +48,10 @@ fuzz: SEED ?= 1
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.listener --seconds $(FUZZ_S) --seed $(SEED)
 	$(BIN)/python -m tests.fuzz.parsers --seconds $(FUZZ_S) --seed $(SEED)
+
+# Pages with 100,000 messages in the store, and what ten open consoles cost.
+console-bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.console
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
