@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest fuzz bench demo lock example clean install image image-test sbom audit
+.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -35,6 +35,10 @@ interop-more: $(VENV)/.dev peers
 killtest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
 
+# Every page in both themes and sizes, every flow with and without scripts, the API at length; pictures in artefacts/.
+browser-test: $(VENV)/.dev peers
+	BROWSER_ALL=1 API_EXAMPLES=20 $(BIN)/pytest tests/browser tests/system/test_console_api.py
+
 reloadtest: $(VENV)/.dev
 	RELAY_TEST_RELOADS=200 $(BIN)/pytest tests/system/test_reload.py -k many_reloads
 
@@ -44,6 +48,10 @@ fuzz: SEED ?= 1
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.listener --seconds $(FUZZ_S) --seed $(SEED)
 	$(BIN)/python -m tests.fuzz.parsers --seconds $(FUZZ_S) --seed $(SEED)
+
+# Pages with 100,000 messages in the store, and what ten open consoles cost.
+console-bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.console
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -21,6 +21,7 @@ from relay.console.guard import Guard
 from relay.console.identity import Caller, program
 from relay.console.pages import routes as pages
 from relay.console.pages.jobs import Jobs
+from relay.console.pages.overview import Overviews
 from relay.console.problems import of_refusal, problem
 from relay.console.rates import Rates
 from relay.control.client import ControlClient
@@ -43,7 +44,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     secure = settings.tls_cert is not None or urlsplit(settings.url).scheme == "https"
     app.state.settings, app.state.client, app.state.secure = settings, client, secure
     app.state.base = settings.url or f"{'https' if secure else 'http'}://{settings.host}:{port}"
-    app.state.jobs = Jobs()
+    app.state.jobs, app.state.overviews = Jobs(), Overviews()
     probes.prepare(app.state)
     app.include_router(probes.router)
     app.include_router(api.router, prefix=API)
@@ -53,13 +54,14 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     app.add_exception_handler(ControlError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _broken)
     rates = Rates(settings.requests_per_minute)
     return Guard(app, hosts=own_names(settings), secure=secure, rates=rates)  # around everything, errors too
 
 
 async def _document(request: Request, _caller: Annotated[Caller, Depends(program)]) -> JSONResponse:
     """The API's own description, for who may use it."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(api.document(request.app))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -85,8 +87,18 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if _for_program(request):
         return problem(error.status_code, str(error.detail))
-    kind = ControlError("there is no such page", "go back to the overview", "not-found")
-    return await pages.refused(request, kind, status=error.status_code)
+    text = "there is no such page" if error.status_code == 404 else f"this does not go: {str(error.detail).lower()}"
+    return await pages.refused(
+        request, ControlError(text, "go back, or start at the first page"), status=error.status_code
+    )
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A fault of ours: its traceback goes to the log, nothing of it to whoever asked."""
+    if _for_program(request):
+        return problem(500, "internal error", detail="the console failed", remedy="try again; its log says more")
+    refusal = ControlError("something broke here", "try again; the relay's log says more")
+    return await pages.refused(request, refusal, status=500)
 
 
 def _for_program(request: Request) -> bool:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.console.problems import STATUS, of_refusal, with_retry_after
+from relay.console.problems import STATUS, of_refusal, problem, with_retry_after
 from relay.console.rates import Rates
 from relay.control.refusal import ControlError
 
@@ -68,19 +68,19 @@ class Guard:
         try:
             await self._app(scope, bounded, self._with_headers(scope, send))
         except TooLarge:
-            await PlainTextResponse("too large", 413)(scope, receive, self._with_headers(scope, send))
+            await _no(scope, 413, "too large")(scope, receive, self._with_headers(scope, send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         wait_s = 0 if scope["path"].startswith(_UNCOUNTED) else self._rates.wait_s((scope.get("client") or ("",))[0])
         if wait_s:
             return _too_many(scope, wait_s)
         if hostname(headers.get("host", "")) not in self._hosts:
-            return PlainTextResponse("this console does not answer to that name; see RELAY_CONSOLE__HOSTS", 421)
+            return _no(scope, 421, "this console does not answer to that name; see RELAY_CONSOLE__HOSTS")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= MAX_BODY):
-            return PlainTextResponse("too large", 413)
+            return _no(scope, 413, "too large")
         if scope["method"] not in _SAFE and not self._own_origin(headers):
-            return PlainTextResponse("this came from another site", 403)
+            return _no(scope, 403, "this came from another site")
         return None
 
     def _own_origin(self, headers: Headers) -> bool:
@@ -113,6 +113,10 @@ def _too_many(scope: Scope, wait_s: int) -> Response:
     if scope["path"].startswith("/api/"):
         return of_refusal(said)
     return with_retry_after(PlainTextResponse(f"{said}\n", STATUS["throttled"]), said)
+
+
+def _no(scope: Scope, status: int, text: str) -> Response:
+    return problem(status, text) if scope["path"].startswith("/api/") else PlainTextResponse(text, status)
 
 
 def hostname(host: str) -> str:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Query
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from relay.console.api.shapes import ANSWERS, EXAMPLES, SCHEMAS
 from relay.console.api.table import ROUTES, Route
 from relay.console.identity import Caller, program
 from relay.console.problems import MEDIA_TYPE
@@ -34,18 +35,21 @@ _TYPES: Mapping[str, Any] = {  # the annotations that control.registry.FITS know
     "dict[str, str] | None": _Named | None,
 }
 _SECRET = frozenset({"password", "client_secret", "client_certificate", "service_account"})
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: {}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {  # what is no HTTP at all is answered 400 in plain text
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in (
+        (400, "the body is no JSON"),
         (401, "nobody's token"),
         (403, "the token does not reach so far"),
         (404, "there is no such thing"),
         (409, "refused as things are"),
+        (413, "the body is larger than 1 MiB"),
         (422, "a value cannot be"),
         (429, "too many requests, or too many that were refused; Retry-After says when to come back"),
         (503, "the relay does not answer"),
     )
 }
+_PROBLEMS[400]["content"]["text/plain"] = {"schema": {"type": "string"}}
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -90,9 +94,13 @@ def _add(route: Route) -> None:
         name=route.action,
         operation_id=re.sub(r"\W+", "_", f"{route.method} {route.path}").strip("_").lower(),
         tags=[route.path.split("/")[1]],
-        responses=_PROBLEMS,
+        responses=_PROBLEMS | ({route.status: _answer(route)} if route.action in ANSWERS else {}),
         response_model=None,
     )
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    return {"description": "done", "content": {"application/json": {"schema": ANSWERS[route.action]}}}
 
 
 def _endpoint(route: Route) -> Callable[..., Awaitable[Any]]:
@@ -121,7 +129,9 @@ def _body(route: Route, arguments: list[inspect.Parameter]) -> type[BaseModel]:
             Field(... if needed else argument.default, json_schema_extra=extra or None),
         )
     name = "".join(part.title() for part in re.split(r"[._]", route.action))
-    return create_model(f"{name}Request", __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
+    examples: Any = {"examples": [EXAMPLES[route.action]]} if route.action in EXAMPLES else None
+    config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=examples)
+    return create_model(f"{name}Request", __config__=config, **fields)
 
 
 def _parameter(argument: inspect.Parameter, where: Any) -> inspect.Parameter:
@@ -134,3 +144,19 @@ def _named(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -
 
 for _route in ROUTES:
     _add(_route)
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of `app`: with how to log in, and what answers and problems look like."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    made = app.openapi()
+    parts = made.setdefault("components", {})
+    parts.setdefault("schemas", {}).update(SCHEMAS)
+    for name in ("HTTPValidationError", "ValidationError"):  # ours are Problems
+        parts["schemas"].pop(name, None)
+    parts["securitySchemes"] = {
+        "bearerAuth": {"type": "http", "scheme": "bearer", "description": "`relay console token NAME --scope read`"}
+    }
+    made["security"] = [{"bearerAuth": []}]
+    return made

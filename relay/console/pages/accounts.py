@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from relay.accounts.presets import PRESETS
+from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page
 from relay.console.problems import STATUS
@@ -99,8 +100,11 @@ async def resume(caller: Sent, account: str) -> Response:
 
 
 @router.post("/accounts/{account}/remove")
-async def remove(caller: Sent, account: str) -> Response:
+async def remove(request: Request, caller: Sent, account: str, sure: Text = "") -> Response:
     """Remove it with its secrets."""
+    if not sure:
+        question = f"Remove {account}, its login and its senders?"
+        return asking(request, caller, question, {}, yes="Remove it", back=f"/accounts/{account}")
     await caller.call("account.remove", {"account": account, "force": True})
     return RedirectResponse("/accounts", 303)
 

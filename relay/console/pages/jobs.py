@@ -28,6 +28,7 @@ class Job:
     answer: Any = None
     refusal: ControlError | None = None
     task: asyncio.Task[None] | None = None
+    typed: bool = False  # with a password that is not stored
 
     @property
     def done(self) -> bool:
@@ -46,7 +47,7 @@ class Jobs:
         self._forget()
         if len(self._jobs) >= _MOST or sum(not job.done for job in self._of(caller)) >= 3:
             raise ControlError("too much is under way already", "wait until it has ended", "throttled")
-        job = Job(secrets.token_urlsafe(16), caller.csrf, time.monotonic())
+        job = Job(secrets.token_urlsafe(16), caller.csrf, time.monotonic(), typed="password" in arguments)
         job.task = asyncio.create_task(_run(job, caller, action, dict(arguments)), name=f"job {action}")
         self._jobs[job.id] = job
         return job

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from relay.console.identity import Caller, forget_session
+from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, SignedIn, Text
 from relay.console.pages.render import page
 from relay.console.problems import STATUS
@@ -34,8 +35,11 @@ async def invite(request: Request, caller: Sent, name: Text) -> Response:
 
 
 @router.post("/users/remove")
-async def remove(caller: Sent, name: Text) -> Response:
+async def remove(request: Request, caller: Sent, name: Text, sure: Text = "") -> Response:
     """Remove a user."""
+    if not sure:
+        question = f"Remove {name}, and end their sessions?"
+        return asking(request, caller, question, {"name": name}, yes="Remove them", back="/users")
     await caller.call("user.remove", {"name": name})
     return RedirectResponse("/users", 303)
 
@@ -49,8 +53,10 @@ async def token(request: Request, caller: Sent, name: Text) -> Response:
 
 
 @router.post("/users/revoke")
-async def revoke(caller: Sent, name: Text) -> Response:
+async def revoke(request: Request, caller: Sent, name: Text, sure: Text = "") -> Response:
     """End a token."""
+    if not sure:
+        return asking(request, caller, f"End the token {name}?", {"name": name}, yes="End it", back="/users")
     await caller.call("token.remove", {"name": name})
     return RedirectResponse("/users", 303)
 

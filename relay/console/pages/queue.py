@@ -2,67 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from relay.console.identity import Caller
+from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
-from relay.console.pages.render import page
+from relay.console.pages.render import counted, page
 from relay.control.refusal import ControlError
+from relay.diagnosis.conditions import entry_of
 
 router = APIRouter(include_in_schema=False)
 
-STATES = ("queued", "active", "deferred", "in_doubt", "held", "relayed", "returned", "bounced", "expired")
+OWED = ("queued", "active", "deferred", "in_doubt", "held")
+SETTLED = ("relayed", "returned", "bounced", "expired")
+FILTERS = ("account", "state", "sender", "recipient", "client", "older_than")
 _ROWS = 100
-_ACTIONS = frozenset({"retry", "hold", "release", "remove"})
+_FOUND = 50
+_VERBS = {"retry": "Try", "hold": "Hold", "release": "Release", "remove": "Give up"}
 
 Asked = Annotated[str, Query(max_length=320)]
+Place = Annotated[str, Query(max_length=40)]
 
 
 @router.get("/queue")
 async def queue(
-    request: Request, caller: Administrator, account: Asked = "", state: Asked = "", find: Asked = ""
+    request: Request,
+    caller: Administrator,
+    account: Asked = "",
+    state: Asked = "",
+    sender: Asked = "",
+    recipient: Asked = "",
+    client: Asked = "",
+    older_than: Asked = "",
+    after: Place = "",
+    did: Annotated[str, Query(max_length=10)] = "",
+    count: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
-    """What waits, or what became of mail; an id or a Message-ID leads to its message."""
-    refusal = None
+    """What waits, or what became of mail, page by page."""
+    asked = (account, state, sender, recipient, client, older_than)
+    given = {name: value.strip() for name, value in zip(FILTERS, asked, strict=True) if value.strip()}
     rows: list[dict[str, Any]] = []
+    refusal = None
     try:
-        if find.strip():
-            found = await caller.call("trace", {"id": find.strip()})
-            return RedirectResponse(f"/queue/{found[0]['id']}", 303)
-        asked = {"account": account, "state": state}
-        rows = await caller.call(
-            "queue.list", {"limit": _ROWS, **{name: value for name, value in asked.items() if value}}
-        )
+        rows = await caller.call("queue.list", {"limit": _ROWS + 1, **given, **({"after": after} if after else {})})
     except ControlError as error:
         refusal = error
+    more = len(rows) > _ROWS
+    rows = [{**row, "why": _cause(row["cause"])} for row in rows[:_ROWS]]
     return page(
         request,
         "queue.html",
         caller=caller,
         rows=rows,
-        most=_ROWS,
+        next=urlencode(given | {"after": rows[-1]["place"]}) if more else "",
+        first=urlencode(given) if after else None,
         refusal=refusal,
-        states=STATES,
-        account=account,
-        state=state,
-        find=find,
+        owed=OWED,
+        settled=SETTLED,
+        given={name: given.get(name, "") for name in FILTERS},
+        filtered=bool(given),
         accounts=await caller.call("account.list"),
         summary=await caller.call("queue.summary"),
+        did=_VERBS.get(did, ""),
+        count=count,
+    )
+
+
+@router.get("/find")
+async def find(request: Request, caller: Administrator, q: Asked = "") -> Response:
+    """Messages by id, Message-ID, recipient or sender, whatever became of them; one alone is shown at once."""
+    wanted = q.strip()
+    if not wanted:
+        return RedirectResponse("/queue", 303)
+    found = await _found(caller, wanted)
+    if len(found) == 1:
+        return RedirectResponse(f"/queue/{found[0]['id']}", 303)
+    return page(
+        request,
+        "found.html",
+        caller=caller,
+        q=wanted,
+        found=[{**story, "ends": _ends(story)} for story in reversed(found)],
+        most=_FOUND,
+        status=200 if found else 404,
     )
 
 
 @router.post("/queue")
-async def act(request: Request, caller: Sent, action: Text) -> Response:
-    """Do it to every message that is ticked."""
-    if action not in _ACTIONS:
+async def act(
+    request: Request, caller: Sent, action: Text, everything: Text = "", filters: Text = "", sure: Text = ""
+) -> Response:
+    """Do it to the messages that are ticked, or to everything that fits the search; many are asked for first."""
+    if action not in _VERBS:
         raise ControlError("there is no such action", "use the buttons below the list", "invalid")
-    ids = sorted({str(one) for one in (await request.form()).getlist("id")})
-    if not ids:
-        raise ControlError("no message is ticked", "tick those that are meant", "invalid")
-    await caller.call(f"queue.{action}", {"ids": ids})
-    return RedirectResponse(f"/queue/{ids[0]}" if len(ids) == 1 else "/queue", 303)
+    form = await request.form()
+    given = {name: str(form.get(name, "")).strip() for name in FILTERS}
+    chosen = {name: value for name, value in given.items() if value}
+    if everything:
+        if not chosen:
+            raise ControlError("nothing was searched for", "search first, then act on all that fits", "invalid")
+        meant: dict[str, Any] = {"filters": chosen}
+    else:
+        ids = sorted({str(one) for one in form.getlist("id")})
+        if not ids:
+            raise ControlError("no message is ticked", "tick those that are meant", "invalid")
+        meant = {"ids": ids}
+    if not sure and (everything or len(meant["ids"]) > 1 or action == "remove"):
+        fields = {**given, "action": action, "everything": everything, "id": meant.get("ids", [])}
+        question = await _question(caller, action, meant)
+        return asking(
+            request, caller, question, fields, yes=f"Yes, {_VERBS[action].lower()}", back=f"/queue?{urlencode(chosen)}"
+        )
+    done = await caller.call(f"queue.{action}", meant)
+    if len(meant.get("ids", ())) == 1:
+        return RedirectResponse(f"/queue/{meant['ids'][0]}", 303)
+    return RedirectResponse(f"/queue?{urlencode(chosen | {'did': action, 'count': done['changed']})}", 303)
 
 
 @router.get("/queue/{message_id}")
@@ -70,4 +129,56 @@ async def message(request: Request, caller: Administrator, message_id: str) -> R
     """One message, from the application to the provider's reply."""
     stories = await caller.call("trace", {"id": message_id})
     shown = await caller.call("queue.show", {"id": stories[0]["id"]})
-    return page(request, "message.html", caller=caller, story=stories[0], deliveries=shown["deliveries"])
+    tried = {event["recipient"]: event for event in stories[0]["events"] if event["event"].startswith("attempt.")}
+    deliveries = [{**one, "last": tried.get(one["recipient"])} for one in shown["deliveries"]]
+    return page(request, "message.html", caller=caller, story=stories[0], deliveries=deliveries)
+
+
+async def _found(caller: Caller, wanted: str) -> list[dict[str, Any]]:
+    """The stories, oldest first: of that id or Message-ID, else of that recipient or sender."""
+    by_id = await _stories(caller, id=wanted)
+    if by_id:
+        return by_id
+    theirs = await _stories(caller, recipient=wanted) + await _stories(caller, sender=wanted)
+    found = {story["id"]: story for story in theirs}
+    return sorted(found.values(), key=lambda story: str(story["accepted_at"]))[-_FOUND:]
+
+
+async def _stories(caller: Caller, **wanted: str) -> list[dict[str, Any]]:
+    try:
+        stories: list[dict[str, Any]] = await caller.call("trace", {**wanted, "limit": _FOUND})
+    except ControlError as refusal:
+        if refusal.kind in ("unauthenticated", "unavailable", "forbidden"):
+            raise
+        return []
+    return stories
+
+
+async def _question(caller: Caller, action: str, meant: Mapping[str, Any]) -> str:
+    if "ids" in meant:
+        what = counted(len(meant["ids"]), "message")
+    else:
+        seen = await caller.call("queue.count", {"action": action, **meant})
+        if not seen["deliveries"]:
+            raise ControlError("nothing fits any more", "search again", "conflict")
+        what = f"{counted(seen['deliveries'], 'delivery')} of {counted(seen['messages'], 'message')}"
+    warning = " They are not sent, and nobody is told." if action == "remove" else ""
+    return f"{_VERBS[action]} {what}{' now' if action == 'retry' else ''}?{warning}"
+
+
+def _ends(story: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of it: the states of its recipients, and why if it is not relayed."""
+    states: dict[str, str] = {}
+    cause = ""
+    for event in story["events"]:
+        name = event["event"]
+        if name in SETTLED or name == "waiting":
+            states[event["recipient"]] = event["state"] if name == "waiting" else name
+        elif name.startswith("attempt.") and event["cause"]:
+            cause = event["cause"]
+    kinds = sorted(set(states.values()))
+    return {"states": kinds, "cause": "" if kinds == ["relayed"] else cause}
+
+
+def _cause(cause: str) -> str:
+    return entry_of(cause).cause if cause else ""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text, lines
 from relay.console.pages.render import page
 from relay.control.refusal import ControlError
@@ -44,8 +45,11 @@ async def add_sender(caller: Sent, pattern: Text, account: Text, from_policy: Te
 
 
 @router.post("/senders/remove")
-async def remove_sender(caller: Sent, pattern: Text) -> Response:
+async def remove_sender(request: Request, caller: Sent, pattern: Text, sure: Text = "") -> Response:
     """Forget a pattern."""
+    if not sure:
+        fields = {"pattern": pattern}
+        return asking(request, caller, f"Forget the sender {pattern}?", fields, yes="Forget it", back="/senders")
     await caller.call("sender.remove", {"pattern": pattern})
     return RedirectResponse("/senders", 303)
 
@@ -91,7 +95,10 @@ async def add_client(
 
 
 @router.post("/clients/remove")
-async def remove_client(caller: Sent, name: Text) -> Response:
+async def remove_client(request: Request, caller: Sent, name: Text, sure: Text = "") -> Response:
     """Forget an application."""
+    if not sure:
+        fields = {"name": name}
+        return asking(request, caller, f"Forget the application {name}?", fields, yes="Forget it", back="/clients")
     await caller.call("client.remove", {"name": name})
     return RedirectResponse("/clients", 303)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from relay import __version__
 from relay.console.identity import Caller
@@ -16,13 +20,44 @@ from relay.console.identity import Caller
 _FOLDER = Path(__file__).parent.parent / "templates"
 
 
-def _moment(value: object) -> str:
-    """A time of the daemon (ISO, or ms since 1970) as people read it, UTC."""
+# Commands for which the pages have buttons; a remedy is written for a terminal, too.
+_BUTTON = r"`?relay account (?:set-password|connect|test|resume) [^\s`,;)]*[^\s`,;).](?: --imap)?`?"
+_COMMAND = re.compile(rf" \({_BUTTON}(?:, {_BUTTON})*\)|(?:: | with ){_BUTTON}(?=[;,.]\s|[;,.]?$)")
+_RESUME = re.compile(r"^`?relay account resume \S+$")
+
+
+def _moment(value: object) -> Markup:
+    """A time of the daemon (ISO, or ms since 1970) in UTC; console.js shows it in the browser's zone."""
     if value in (None, ""):
-        return "–"
+        return Markup("–")
+    text = str(value)
     if isinstance(value, int):
-        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return str(value).replace("T", " ")[:16] + " UTC"
+        text = datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Markup('<time datetime="{}">{} UTC</time>').format(text, text.replace("T", " ")[:16])
+
+
+def _without_command(step: object) -> str:
+    """A step of a remedy without what is to be typed in a terminal."""
+    text = str(step)
+    return "Press Resume." if _RESUME.match(text) else _COMMAND.sub("", text)
+
+
+def _facts(detail: Mapping[str, Any]) -> str:
+    """What an audit entry says beside its target, for people."""
+    return "; ".join(f"{name}: {_fact(value)}" for name, value in detail.items() if value not in (None, "", [], {}))
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(map(_fact, value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 mail`, `1,200 mails`."""
+    return f"{number:,} {noun if number == 1 else noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
 def _span(seconds: object) -> str:
@@ -58,7 +93,15 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"moment": _moment, "span": _span, "octets": _size, "sentence": _sentence}
+_TEMPLATES.filters |= {
+    "moment": _moment,
+    "span": _span,
+    "octets": _size,
+    "sentence": _sentence,
+    "without_command": _without_command,
+    "facts": _facts,
+    "counted": counted,
+}
 _TEMPLATES.globals |= {"version": __version__}
 
 

@@ -1,44 +1,53 @@
-"""The system: its log, settings and where they came from, keys, audit trail, check."""
+"""The system: its log, settings and where they came from, keys, notices, audit trail, check."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from relay.console.pages.callers import Administrator, Sent
+from relay.console.identity import Caller
+from relay.console.pages.asking import asking
+from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page, wants_fragment
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
 
+_SHOWN = 200
+
 
 @router.get("/log")
 async def log(request: Request, caller: Administrator) -> Response:
     """The last lines, live."""
-    lines = await caller.call("log.tail", {"limit": 200})
+    lines = [_parted(one["line"]) for one in await caller.call("log.tail", {"limit": _SHOWN})]
     return page(request, "log_lines.html" if wants_fragment(request) else "log.html", caller=caller, lines=lines)
 
 
 @router.get("/system")
 async def system(request: Request, caller: Administrator) -> Response:
     """Settings, keys, nodes."""
-    return page(
-        request,
-        "system.html",
-        caller=caller,
-        settings=await caller.call("settings.show"),
-        keys=await caller.call("key.list"),
-        nodes=await caller.call("node.list"),
-        health=await caller.call("overview"),
-    )
+    return await _system(request, caller)
 
 
 @router.post("/system/rotate")
-async def rotate(caller: Sent) -> Response:
+async def rotate(request: Request, caller: Sent, sure: Text = "") -> Response:
     """Seal every secret under the primary key, or a new one."""
-    await caller.call("key.rotate")
+    if not sure:
+        question = "Seal every secret anew? Back up the keys folder afterwards."
+        return asking(request, caller, question, {}, yes="Rotate", back="/system")
+    return await _system(request, caller, await caller.call("key.rotate"))
+
+
+@router.post("/system/drop")
+async def drop(request: Request, caller: Sent, key: Text, sure: Text = "") -> Response:
+    """Forget a key that seals nothing any more."""
+    if not sure:
+        question = f"Drop the key {key}? An older backup cannot be opened without it."
+        return asking(request, caller, question, {"key": key}, yes="Drop it", back="/system")
+    await caller.call("key.drop", {"id": key})
     return RedirectResponse("/system", 303)
 
 
@@ -53,16 +62,78 @@ async def audit(request: Request, caller: Administrator, since: Annotated[str, Q
     """Who did what."""
     rows, refusal = [], None
     try:
-        rows = await caller.call("audit", {"limit": 500, **({"since": since} if since else {})})
+        rows = await caller.call("audit", {"limit": _SHOWN, **({"since": since} if since else {})})
     except ControlError as error:
         refusal = error
-    return page(request, "audit.html", caller=caller, rows=list(reversed(rows)), since=since, refusal=refusal)
+    return page(
+        request, "audit.html", caller=caller, rows=list(reversed(rows)), since=since, refusal=refusal, most=_SHOWN
+    )
+
+
+@router.get("/notices")
+async def notices(
+    request: Request, caller: Administrator, account: Annotated[str, Query(max_length=320)] = ""
+) -> Response:
+    """What was told to whom about trouble and returned mail."""
+    rows, refusal = [], None
+    try:
+        rows = await caller.call("notice.list", {"limit": _SHOWN, **({"account": account} if account else {})})
+    except ControlError as error:
+        refusal = error
+    return page(
+        request,
+        "notices.html",
+        caller=caller,
+        rows=rows,
+        account=account,
+        accounts=await caller.call("account.list"),
+        refusal=refusal,
+    )
 
 
 @router.get("/explain")
 async def explain(
     request: Request, caller: Administrator, reply: Annotated[str, Query(max_length=4096)] = ""
 ) -> Response:
-    """What a reply means, who must act, and how."""
+    """What a reply means, who must act, and how; and which replies nobody can explain yet."""
     found = await caller.call("explain", {"reply": reply}) if reply.strip() else None
-    return page(request, "explain.html", caller=caller, reply=reply, found=found)
+    unknown, refusal = [], None
+    try:
+        unknown = await caller.call("explain.unknown")
+    except ControlError as error:
+        refusal = error
+    return page(
+        request,
+        "explain.html",
+        caller=caller,
+        reply=reply,
+        found=found,
+        unknown=unknown[:_SHOWN],
+        refusal=refusal,
+    )
+
+
+async def _system(request: Request, caller: Caller, rotated: dict[str, Any] | None = None) -> Response:
+    return page(
+        request,
+        "system.html",
+        caller=caller,
+        rotated=rotated,
+        settings=await caller.call("settings.show"),
+        keys=await caller.call("key.list"),
+        nodes=await caller.call("node.list"),
+        health=await caller.call("overview"),
+    )
+
+
+def _parted(line: str) -> dict[str, Any]:
+    """A line of the log by its parts, as far as it has any: `text` is what is left."""
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        return {"at": "", "level": "", "event": "", "text": line}
+    at, level, event = (str(facts.pop(name, "")) for name in ("timestamp", "level", "event"))
+    text = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items())
+    return {"at": at, "level": level, "event": event, "text": text}
