@@ -25,7 +25,7 @@ class BadCertificate(RelayError):
     """A front door cannot use its certificate and key."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: {tls_trouble(error)}")
+        super().__init__(f"{path}: {tls_trouble(error)['reason']}")
 
 
 class DoorRefused(RelayError):

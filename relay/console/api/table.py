@@ -59,6 +59,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/trace", "trace"),
     Route("GET", "/trace/{id}", "trace"),
     Route("GET", "/explain", "explain"),
+    Route("GET", "/explain/unknown", "explain.unknown"),
+    Route("GET", "/notices", "notice.list"),
     Route("GET", "/nodes", "node.list"),
     Route("GET", "/audit", "audit"),
     Route("GET", "/check", "check"),

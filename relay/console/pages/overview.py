@@ -15,24 +15,24 @@ from relay.console.pages.render import page
 
 router = APIRouter(include_in_schema=False)
 
-_KEPT_S = 2.0
+_KEPT_S = {"overview": 2.0, "queue.summary": 5.0}  # the latter reads all that waits
 
 
 class Overviews:
-    """The last overview: for all administrators the same, so that many open pages cost the daemon no more than one."""
+    """The last answers that are the same for all administrators: many open pages cost the daemon no more than one."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, Any] = {}
-        self._until = 0.0
-        self._asking = asyncio.Lock()
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._until = dict.fromkeys(_KEPT_S, 0.0)
+        self._asking = {action: asyncio.Lock() for action in _KEPT_S}
 
-    async def now(self, caller: Caller) -> dict[str, Any]:
-        """At most two seconds old; `caller` must be an administrator, which the daemon has said of this request."""
-        async with self._asking:
-            if time.monotonic() >= self._until:
-                self._seen = await caller.call("overview")
-                self._until = time.monotonic() + _KEPT_S
-        return self._seen
+    async def now(self, caller: Caller, action: str = "overview") -> dict[str, Any]:
+        """Some seconds old at most; `caller` must be an administrator, which the daemon has said of this request."""
+        async with self._asking[action]:
+            if time.monotonic() >= self._until[action]:
+                self._seen[action] = await caller.call(action)
+                self._until[action] = time.monotonic() + _KEPT_S[action]
+        return self._seen[action]
 
 
 @router.get("/")
@@ -40,24 +40,26 @@ async def overview(request: Request, caller: SignedIn) -> Response:
     """An owner's first page is another."""
     if caller.owner:
         return RedirectResponse("/me", 303)
-    seen, summary = await _overviews(request).now(caller), await caller.call("queue.summary")
+    kept = overviews(request)
+    seen, summary = await kept.now(caller), await kept.now(caller, "queue.summary")
     return page(request, "overview.html", caller=caller, seen=seen, summary=summary)
 
 
 @router.get("/overview/live")
 async def live(request: Request, caller: Administrator) -> Response:
     """The part that is asked for again every few seconds."""
-    return page(request, "overview_live.html", caller=caller, seen=await _overviews(request).now(caller))
+    return page(request, "overview_live.html", caller=caller, seen=await overviews(request).now(caller))
 
 
 @router.get("/overview/minutes")
 async def minutes(request: Request, caller: Administrator) -> JSONResponse:
     """Columns for the chart: times (s), accepted, relayed, deferred, bounced a minute."""
-    seen: list[list[Any]] = (await _overviews(request).now(caller))["minutes"]
+    seen: list[list[Any]] = (await overviews(request).now(caller))["minutes"]
     return JSONResponse([list(column) for column in zip(*(minute[:5] for minute in seen), strict=True)])
 
 
-def _overviews(request: Request) -> Overviews:
+def overviews(request: Request) -> Overviews:
+    """Those of this process."""
     found = request.app.state.overviews
     assert isinstance(found, Overviews)
     return found

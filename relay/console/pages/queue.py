@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from relay.console.identity import Caller
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
+from relay.console.pages.overview import overviews
 from relay.console.pages.render import counted, page
 from relay.control.refusal import ControlError
 from relay.diagnosis.conditions import entry_of
@@ -67,7 +68,7 @@ async def queue(
         given={name: given.get(name, "") for name in FILTERS},
         filtered=bool(given),
         accounts=await caller.call("account.list"),
-        summary=await caller.call("queue.summary"),
+        summary=await overviews(request).now(caller, "queue.summary"),
         did=_VERBS.get(did, ""),
         count=count,
     )

@@ -51,7 +51,7 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "read": (
         *("account.list", "account.show", "account.logins", "sender.list", "sender.which", "client.list"),
         *("client.show", "client.try", "queue.list", "queue.show", "queue.count", "queue.summary", "trace", "explain"),
-        *("node.list", "overview", "settings.show"),
+        *("node.list", "overview", "settings.show", "notice.list", "explain.unknown"),
     ),
     "queue": ("queue.hold", "queue.release", "queue.retry", "queue.remove"),
     "accounts": (
