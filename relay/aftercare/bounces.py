@@ -15,6 +15,7 @@ from relay.accounts.normalise import normalise
 from relay.aftercare.letters import Postmark, own_mail
 from relay.aftercare.original import MOST, Original, original_of
 from relay.aftercare.reports import Fate, Report, report
+from relay.aftercare.rounds import Rounds, seconds_until
 from relay.config.settings import NoticesSettings
 from relay.database.engine import Database
 from relay.diagnosis.catalogue import entry_by_id
@@ -69,31 +70,18 @@ class Bounces:
         self._settings, self._lifetime_ms = settings, int(lifetime_s * 1000)
         self._database, self._directory, self._queue, self._postmark = database, directory, queue, postmark
         self._resting, self._clock = resting, clock
-        self._poked = asyncio.Event()
+        self._rounds = Rounds("notices", longest_s=_LONGEST_WAIT_S)
 
     def poke(self) -> None:
         """Look now."""
-        self._poked.set()
+        self._rounds.poke()
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
-        while True:
-            wait_s = _LONGEST_WAIT_S
-            self._poked.clear()
-            try:
-                wait_s = await self.round()
-            except (StorageFull, StorageFailed) as error:
-                log.error("storage.failed", where="notices", detail=str(error))
-            except Exception as error:  # outermost loop
-                log.error("daemon.fault", where="notices", exc_info=error)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._poked.wait()
-            except TimeoutError:
-                pass
+        await self._rounds.run(self.round)
 
-    async def round(self) -> float:
-        """Pay what is due; how many seconds may pass until more is."""
+    async def round(self) -> float | None:
+        """Pay what is due; how many seconds may pass until more is, None: nothing more is owed."""
         while ids := await self._database.read(lambda connection: owed.due(connection, self._clock(), _AT_A_TIME)):
             for message_id in ids:
                 try:
@@ -104,9 +92,7 @@ class Bounces:
                     log.error("daemon.fault", where="notice", message_id=format_id(message_id), exc_info=error)
                     await self._later(message_id, _LATER_MS)
         soonest = await self._database.read(owed.next_due)
-        if soonest is None:
-            return _LONGEST_WAIT_S
-        return min(max((soonest - self._clock()) / 1000, 0.05), _LONGEST_WAIT_S)
+        return seconds_until(soonest, self._clock())
 
     async def _later(self, message_id: int, wait_ms: int) -> None:
         until = self._clock() + wait_ms

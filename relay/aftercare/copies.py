@@ -10,6 +10,7 @@ from itertools import groupby
 from relay.accounts.directory import Directory
 from relay.accounts.model import Account, AccountState
 from relay.aftercare.mailbox import Mailboxes
+from relay.aftercare.rounds import Rounds, seconds_until
 from relay.config.settings import MailboxSettings
 from relay.database.engine import Database
 from relay.mail.content import Unstuffer
@@ -53,32 +54,19 @@ class Copies:
     ) -> None:
         self._settings, self._opener = settings, opener
         self._database, self._directory, self._queue, self._clock = database, directory, queue, clock
-        self._poked = asyncio.Event()
+        # Several mails, one login.
+        self._rounds = Rounds("copies", longest_s=_LONGEST_WAIT_S, gather_s=settings.copy_gather_s)
 
     def poke(self) -> None:
         """One is owed."""
-        self._poked.set()
+        self._rounds.poke()
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
-        while True:
-            wait_s = _LONGEST_WAIT_S
-            self._poked.clear()
-            try:
-                wait_s = await self.round()
-            except (StorageFull, StorageFailed) as error:
-                log.error("storage.failed", where="copies", detail=str(error))
-            except Exception as error:  # outermost loop
-                log.error("daemon.fault", where="copies", exc_info=error)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._poked.wait()
-                await asyncio.sleep(self._settings.copy_gather_s)  # several mails, one login
-            except TimeoutError:
-                pass
+        await self._rounds.run(self.round)
 
-    async def round(self) -> float:
-        """File what is due; how many seconds may pass until more is."""
+    async def round(self) -> float | None:
+        """File what is due; how many seconds may pass until more is, None: none is owed."""
         due = await self._database.read(lambda connection: copies.due(connection, self._clock(), _AT_A_TIME))
         slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -90,9 +78,7 @@ class Copies:
             for account_id, owed in groupby(sorted(due, key=_by_account), key=_by_account):
                 payments.create_task(pay(account_id, list(owed)), name=f"copies of account {account_id}")
         soonest = await self._database.read(copies.next_due)
-        if soonest is None:
-            return _LONGEST_WAIT_S
-        return min(max((soonest - self._clock()) / 1000, 0.05), _LONGEST_WAIT_S)
+        return seconds_until(soonest, self._clock())
 
     async def _pay(self, account_id: int, owed: Sequence[Copy]) -> None:
         account = self._directory.account(account_id)

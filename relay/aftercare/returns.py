@@ -12,6 +12,7 @@ from sqlalchemy import insert as insert_into
 from relay.accounts.directory import Directory
 from relay.accounts.model import Account, AccountState
 from relay.aftercare.mailbox import Mailboxes
+from relay.aftercare.rounds import Rounds
 from relay.config.settings import MailboxSettings
 from relay.database.engine import Database
 from relay.database.schema import mailboxes
@@ -63,14 +64,7 @@ class Returns:
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
-        while True:
-            try:
-                await self.round()
-            except (StorageFull, StorageFailed) as error:
-                log.error("storage.failed", where="returns", detail=str(error))
-            except Exception as error:  # outermost loop
-                log.error("daemon.fault", where="returns", exc_info=error)
-            await asyncio.sleep(min(_LOOK_S, self._settings.poll_s))
+        await Rounds("returns", longest_s=min(_LOOK_S, self._settings.poll_s)).run(self.round)
 
     async def round(self) -> None:
         """Visit the mailboxes whose time has come."""

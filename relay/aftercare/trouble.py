@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,10 +25,10 @@ from relay.aftercare import trouble_words as words
 from relay.aftercare.carrier import carriers
 from relay.aftercare.chat import ChatOutcome, Chats
 from relay.aftercare.letters import Postmark, own_mail, plain
+from relay.aftercare.rounds import Rounds
 from relay.aftercare.trouble_words import Trouble
 from relay.config.settings import NoticesSettings
 from relay.database.engine import Database
-from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.ids import format_id
 from relay.queue.ours import MAIL, OwnMail, Told, put, record, stuck, take_back, told_since
 from relay.queue.store import Queue
@@ -76,14 +75,7 @@ class TroubleNotices:
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
-        while True:
-            try:
-                await self.round()
-            except (StorageFull, StorageFailed) as error:
-                log.error("storage.failed", where="notices", detail=str(error))
-            except Exception as error:  # outermost loop
-                log.error("daemon.fault", where="notices", exc_info=error)
-            await asyncio.sleep(_ROUND_S)
+        await Rounds("notices", longest_s=_ROUND_S).run(self.round)
 
     async def round(self) -> None:
         """Tell what is due now, and what is over."""
