@@ -45,7 +45,7 @@ async def console_login(
                 return _refuse(control, name, address, *keys)
     # Not what came from the address: or whoever has a login of their own could guess at all others between two of it.
     control.desk.attempts.good(keys[0])
-    return await _open(control, row.id, row.name, address, "password")
+    return await open_session(control, row.id, row.name, address, "password")
 
 
 async def console_accept(control: Control, *, token: str, address: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def console_accept(control: Control, *, token: str, address: str) -> dict[
         raise ControlError(
             "this invitation was used already, or is too old", "ask an administrator for a new one", "unauthenticated"
         )
-    return await _open(control, row.id, row.name, address, "invitation")
+    return await open_session(control, row.id, row.name, address, "invitation")
 
 
 async def console_invitation(control: Control, *, token: str, address: str) -> dict[str, Any]:
@@ -87,10 +87,6 @@ async def console_ready(control: Control) -> dict[str, Any]:
 
 async def open_session(control: Control, user_id: int, name: str, address: str, how: str) -> dict[str, Any]:
     """A session for a user whose identity was proved by `how`, audited."""
-    return await _open(control, user_id, name, address, how)
-
-
-async def _open(control: Control, user_id: int, name: str, address: str, how: str) -> dict[str, Any]:
     lifetime_ms = int(control.settings.console.session_s * 1000)
     by = control.asked_by(f"console:{name}", control.progress)
 
