@@ -54,6 +54,11 @@ class Change:
     detail: str = ""
 
 
+def stopped_by_relay(account: Account) -> bool:
+    """Is it suspended, and not by a person?"""
+    return account.state is AccountState.SUSPENDED and account.state_cause != OPERATOR
+
+
 def suspend(
     connection: Connection,
     account_id: int,

@@ -3,91 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 
 from relay.accounts.advice import BY_ITSELF
+from relay.cli.account_options import AccountOptions, account_arguments
 from relay.cli.account_shown import Address, list_, show, where
 from relay.cli.asking import PasswordFile, read_password
-from relay.cli.connecting import (
-    AuthorizeUrl,
-    CertificateFile,
-    ClientId,
-    ClientSecretFile,
-    Cloud,
-    DeviceUrl,
-    Scope,
-    SecretExpires,
-    ServiceAccountFile,
-    Tenant,
-    TokenUrl,
-    connect,
-    oauth_arguments,
-)
-from relay.cli.egress_options import (
-    Bounces,
-    ImapHost,
-    ImapLogin,
-    ImapPort,
-    ImapTls,
-    Ip,
-    Proxy,
-    ProxyPasswordFile,
-    SentCopy,
-    SourceAddress,
-    egress_arguments,
-)
+from relay.cli.connecting import connect
 from relay.cli.output import Json, complain, note, print_json, say, steps
 from relay.cli.session import perform
+from relay.cli.spreading import spread
 from relay.control.refusal import ControlError
 
-Provider = Annotated[str | None, typer.Option("--provider", help="Preset: m365, gmail, … or custom.")]
-Host = Annotated[str | None, typer.Option("--host", help="Submission server, instead of the preset's.")]
-Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Its port.")]
-Tls = Annotated[str | None, typer.Option("--tls", metavar="starttls|implicit", help="How the connection is encrypted.")]
-Trust = Annotated[
-    str | None,
-    typer.Option("--trust", metavar="CA.pem|sha256:…|name:HOST", help="What its certificate is checked against."),
-]
-Login = Annotated[str | None, typer.Option("--login", help="User name to log in with, instead of the address.")]
-MaxConnections = Annotated[int | None, typer.Option("--max-connections", min=0, help="At a time; 0: no limit.")]
-PerMinute = Annotated[int | None, typer.Option("--per-minute", min=0, help="Messages a minute; 0: no limit.")]
-PerDay = Annotated[int | None, typer.Option("--per-day", min=0, help="Recipients in 24 hours; 0: no limit.")]
 _AUTH = typer.Option(
     "--auth",
     metavar="password|oauth-code|oauth-device|oauth-app|service-account|none",
     help="How to log in; none: the server asks for no login.",
 )
-InDoubt = Annotated[
-    str | None,
-    typer.Option("--in-doubt", metavar="retry|hold", help="When the reply to the final dot is lost."),
-]
-
-Transport = Annotated[
-    str | None,
-    typer.Option("--transport", metavar="smtp|graph|gmail", help="How mail goes: SMTP, or the provider's HTTP API."),
-]
-Fallback = Annotated[
-    str | None,
-    typer.Option(
-        "--fallback", metavar="none|graph", help="Where to move by itself when the organisation refuses SMTP AUTH."
-    ),
-]
-Owner = Annotated[
-    str | None, typer.Option("--owner", metavar="ADDRESS", help="Who is told about trouble; default: its own address.")
-]
-NullSender = Annotated[
-    bool | None,
-    typer.Option("--null-sender/--no-null-sender", help="Its server takes MAIL FROM:<>, as notices should have it."),
-]
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands."""
-    group.command("add", epilog="Example: relay account add billing@example.com --provider m365")(add)
-    group.command("set", epilog="Example: relay account set billing@example.com --per-minute 20 --default host")(change)
+    group.command("add", epilog="Example: relay account add billing@example.com --provider m365")(spread(add))
+    group.command("set", epilog="Example: relay account set billing@example.com --per-minute 20 --default host")(
+        spread(change)
+    )
     group.command("list", epilog="Example: relay account list")(list_)
     group.command("show", epilog="Example: relay account show billing@example.com")(show)
     group.command("test", epilog="Example: relay account test billing@example.com --to me@example.com")(try_mail)
@@ -102,95 +44,16 @@ def register(group: typer.Typer) -> None:
 
 def add(
     address: Address,
-    provider: Provider = None,
-    host: Host = None,
-    port: Port = None,
-    tls: Tls = None,
-    trust: Trust = None,
-    login: Login = None,
     auth: Annotated[str, _AUTH] = "password",
     password_file: PasswordFile = None,
-    tenant: Tenant = None,
-    client_id: ClientId = None,
-    cloud: Cloud = None,
-    client_secret_file: ClientSecretFile = None,
-    certificate_file: CertificateFile = None,
-    service_account_file: ServiceAccountFile = None,
-    secret_expires: SecretExpires = None,
-    token_url: TokenUrl = None,
-    authorize_url: AuthorizeUrl = None,
-    device_url: DeviceUrl = None,
-    scope: Scope = None,
-    max_connections: MaxConnections = None,
-    per_minute: PerMinute = None,
-    per_day: PerDay = None,
-    in_doubt: InDoubt = None,
-    proxy: Proxy = None,
-    proxy_password_file: ProxyPasswordFile = None,
-    source_address: SourceAddress = None,
-    ip: Ip = None,
-    imap_host: ImapHost = None,
-    imap_port: ImapPort = None,
-    imap_tls: ImapTls = None,
-    imap_login: ImapLogin = None,
-    transport: Transport = None,
-    fallback: Fallback = None,
-    owner: Owner = None,
-    null_sender: NullSender = None,
-    bounces: Bounces = None,
-    sent_copy: SentCopy = None,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
     as_json: Json = False,
+    **given: Unpack[AccountOptions],
 ) -> None:
     """Add an account. Secrets come from a prompt, a file or standard input, never from the command line."""
-    arguments: dict[str, Any] = {
-        "address": address,
-        "provider": provider,
-        "host": host,
-        "port": port,
-        "tls": tls,
-        "trust": _trust(trust),
-        "login": login,
-        "auth": auth,
-        "max_connections": max_connections,
-        "per_minute": per_minute,
-        "per_day": per_day,
-        "in_doubt": in_doubt,
-        "transport": transport,
-        "fallback": fallback,
-        "owner": owner,
-        "null_sender": null_sender,
-        "sender": sender,
-    }
-    arguments |= oauth_arguments(
-        auth,
-        tenant=tenant,
-        client_id=client_id,
-        cloud=cloud,
-        client_secret_file=client_secret_file,
-        certificate_file=certificate_file,
-        service_account_file=service_account_file,
-        secret_expires=secret_expires,
-        token_url=token_url,
-        authorize_url=authorize_url,
-        device_url=device_url,
-        scope=scope,
-    )
-    arguments |= egress_arguments(
-        address,
-        proxy=proxy,
-        proxy_password_file=proxy_password_file,
-        source_address=source_address,
-        ip=ip,
-        imap_host=imap_host,
-        imap_port=imap_port,
-        imap_tls=imap_tls,
-        imap_login=imap_login,
-        bounces=bounces,
-        sent_copy=sent_copy,
-    )
+    arguments = {"address": address, "auth": auth, "sender": sender, **account_arguments(address, auth, given)}
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
     elif password_file is not None:
@@ -214,100 +77,18 @@ def add(
 
 def change(
     address: Address,
-    provider: Provider = None,
-    host: Host = None,
-    port: Port = None,
-    tls: Tls = None,
-    trust: Trust = None,
-    login: Login = None,
     auth: Annotated[str | None, _AUTH] = None,
-    tenant: Tenant = None,
-    client_id: ClientId = None,
-    cloud: Cloud = None,
-    client_secret_file: ClientSecretFile = None,
-    certificate_file: CertificateFile = None,
-    service_account_file: ServiceAccountFile = None,
-    secret_expires: SecretExpires = None,
-    token_url: TokenUrl = None,
-    authorize_url: AuthorizeUrl = None,
-    device_url: DeviceUrl = None,
-    scope: Scope = None,
-    max_connections: MaxConnections = None,
-    per_minute: PerMinute = None,
-    per_day: PerDay = None,
-    in_doubt: InDoubt = None,
-    proxy: Proxy = None,
-    proxy_password_file: ProxyPasswordFile = None,
-    source_address: SourceAddress = None,
-    ip: Ip = None,
-    imap_host: ImapHost = None,
-    imap_port: ImapPort = None,
-    imap_tls: ImapTls = None,
-    imap_login: ImapLogin = None,
-    transport: Transport = None,
-    fallback: Fallback = None,
-    owner: Owner = None,
-    null_sender: NullSender = None,
-    bounces: Bounces = None,
-    sent_copy: SentCopy = None,
     default: Annotated[
         list[str] | None,
         typer.Option("--default", metavar="NAME", help="Back to the preset's value: host, port, tls, trust, login, …"),
     ] = None,
     as_json: Json = False,
+    **given: Unpack[AccountOptions],
 ) -> None:
     """Change an account's settings. Mail that waits already uses them."""
-    oauth = oauth_arguments(
-        auth,
-        tenant=tenant,
-        client_id=client_id,
-        cloud=cloud,
-        client_secret_file=client_secret_file,
-        certificate_file=certificate_file,
-        service_account_file=service_account_file,
-        secret_expires=secret_expires,
-        token_url=token_url,
-        authorize_url=authorize_url,
-        device_url=device_url,
-        scope=scope,
-    )
-    egress = egress_arguments(
-        address,
-        proxy=proxy,
-        proxy_password_file=proxy_password_file,
-        source_address=source_address,
-        ip=ip,
-        imap_host=imap_host,
-        imap_port=imap_port,
-        imap_tls=imap_tls,
-        imap_login=imap_login,
-        bounces=bounces,
-        sent_copy=sent_copy,
-    )
-    result = perform(
-        "account.set",
-        {
-            "account": address,
-            "provider": provider,
-            "host": host,
-            "port": port,
-            "tls": tls,
-            "trust": _trust(trust),
-            "login": login,
-            "auth": auth,
-            "max_connections": max_connections,
-            "per_minute": per_minute,
-            "per_day": per_day,
-            "in_doubt": in_doubt,
-            "transport": transport,
-            "fallback": fallback,
-            "owner": owner,
-            "null_sender": null_sender,
-            **oauth,
-            **egress,
-            "defaults": [name.replace("-", "_") for name in default or []],
-        },
-    )
+    back = [name.replace("-", "_") for name in default or []]
+    fields = account_arguments(address, auth, given)
+    result = perform("account.set", {"account": address, "auth": auth, "defaults": back, **fields})
     if as_json:
         print_json(result)
     else:
@@ -402,11 +183,3 @@ def remove(
     say(f"Removed {result['account']} and its stored password.")
     if result["senders"]:
         say(f"No longer registered as senders: {', '.join(result['senders'])}")
-
-
-def _trust(given: str | None) -> str | None:
-    """A CA file is named by its full path: the daemon stands in another folder."""
-    if given is None or given.lower().startswith(("sha256:", "name:")):
-        return given
-    path = Path(given).expanduser()
-    return str(path.absolute()) if path.is_file() else given

@@ -1,4 +1,4 @@
-"""Reads a secret: from a prompt, a file, or standard input; never from the command line or the environment."""
+"""Reads secrets: from a prompt, a file, or standard input; never from the command line or the environment."""
 
 from __future__ import annotations
 
@@ -23,6 +23,35 @@ def read_password(source: str | None, owner: str) -> str:
     """The password of `owner`, one line end at its end taken off. Raises ControlError, typer.BadParameter."""
     if source is None:
         return _from_prompt(owner)
+    return _checked(_read(source, "the password file"))
+
+
+def read_text(source: str, option: str) -> str:
+    """The file that `option` names, `-` for standard input. Raises ControlError."""
+    try:
+        return _read(source, f"{option}: the file").decode()
+    except UnicodeDecodeError:
+        raise ControlError(
+            f"{option}: the file is no text", "give it in PEM or JSON form, or the secret alone"
+        ) from None
+
+
+def one_line(text: str) -> str:
+    """A client secret without the line end behind it. Raises ControlError."""
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text or not text.isprintable():
+        raise ControlError("the client secret is empty, or more than one line", "give the secret's value alone")
+    return text
+
+
+def prompted(question: str) -> str:
+    """What is typed at the terminal, unseen."""
+    import getpass
+
+    return getpass.getpass(question)
+
+
+def _read(source: str, what: str) -> bytes:
     try:
         if source == "-":
             raw = sys.stdin.buffer.read(_MAX_BYTES + 1)
@@ -30,27 +59,23 @@ def read_password(source: str | None, owner: str) -> str:
             with Path(source).expanduser().open("rb") as file:
                 raw = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise ControlError(
-            f"the password file cannot be read: {error.strerror}", "give a readable file, or -"
-        ) from None
-    return _checked(raw)
+        raise ControlError(f"{what} cannot be read: {error.strerror}", "give a readable file, or -") from None
+    if len(raw) > _MAX_BYTES:
+        raise ControlError(f"{what} is longer than 64 KiB", "give the file that holds only this")
+    return raw
 
 
 def _from_prompt(owner: str) -> str:
     if not sys.stdin.isatty():
         raise typer.BadParameter("is needed when standard input is no terminal", param_hint="--password-file")
-    import getpass
-
-    first = getpass.getpass(f"Password of {owner}: ")
+    first = prompted(f"Password of {owner}: ")
     password = _checked(first.encode("utf-8", "surrogateescape"))
-    if first != getpass.getpass("Again: "):
+    if first != prompted("Again: "):
         raise ControlError("the two passwords differ", "type it again")
     return password
 
 
 def _checked(raw: bytes) -> str:
-    if len(raw) > _MAX_BYTES:
-        raise ControlError("the password is longer than 64 KiB", "give the file that holds only the password")
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     try:
         text = raw.decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, Unpack
 
 import typer
 
@@ -11,62 +11,78 @@ from relay.cli import trying
 from relay.cli.asking import PasswordFile, read_password
 from relay.cli.output import Json, facts, moment, print_json, say, table
 from relay.cli.session import perform
+from relay.cli.spreading import spread
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What you call the application.")]
-Network = Annotated[
-    list[str] | None, typer.Option("--network", metavar="CIDR", help="Where it connects from; several times or a list.")
-]
-Sender = Annotated[
-    list[str] | None,
-    typer.Option("--sender", metavar="PATTERN", help="Whom it may send as; left out: every registered sender."),
-]
-Answer = Annotated[
-    str | None,
-    typer.Option("--answer", metavar="queued|direct", help="Reply once it is queued, or with the provider's verdict."),
-]
-Tolerate = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tolerate",
-        metavar="SWITCH",
-        help="A fault to put up with (see `relay client switches`); +SWITCH and -SWITCH change what there is.",
-    ),
-]
-Auth = Annotated[
-    str | None,
-    typer.Option("--auth", metavar="none|login|accept-any", help="Must it log in? accept-any: any password will do."),
-]
-Login = Annotated[str | None, typer.Option("--login", metavar="USER", help="The name it logs in with.")]
-Identity = Annotated[
-    str | None,
-    typer.Option("--identity", metavar="envelope|header|map", help="What says whose mail it is."),
-]
-Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="FROM=TO", help="Its mail from FROM (an address, @dom, *) is mail from TO."),
-]
-MessagesPerMinute = Annotated[int | None, typer.Option("--messages-per-minute", min=0, help="0: no limit.")]
-RecipientsPerMinute = Annotated[int | None, typer.Option("--recipients-per-minute", min=0, help="0: no limit.")]
-BytesPerDay = Annotated[int | None, typer.Option("--bytes-per-day", min=0, help="In 24 hours; 0: no limit.")]
-Recipient = Annotated[
-    list[str] | None,
-    typer.Option("--recipient", metavar="PATTERN", help="Whom alone it may send to: addr@dom, @dom, @*.dom."),
-]
-Deny = Annotated[list[str] | None, typer.Option("--deny", metavar="PATTERN", help="Whom it may not send to.")]
-Capture = Annotated[
-    str | None, typer.Option("--capture", metavar="ADDR", help="All its mail goes there alone: for test systems.")
-]
-DefaultDomain = Annotated[str | None, typer.Option("--default-domain", metavar="D", help="For recipients without one.")]
-Charset = Annotated[
-    str | None, typer.Option("--charset", metavar="NAME", help="Of its raw 8-bit text, such as windows-1252.")
-]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options that `add` and `set` share, by the name of what each sets."""
+
+    networks: Annotated[
+        list[str] | None,
+        typer.Option("--network", metavar="CIDR", help="Where it connects from; several times or a list."),
+    ]
+    senders: Annotated[
+        list[str] | None,
+        typer.Option("--sender", metavar="PATTERN", help="Whom it may send as; left out: every registered sender."),
+    ]
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            "--answer", metavar="queued|direct", help="Reply once it is queued, or with the provider's verdict."
+        ),
+    ]
+    tolerate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tolerate",
+            metavar="SWITCH",
+            help="A fault to put up with (see `relay client switches`); +SWITCH and -SWITCH change what there is.",
+        ),
+    ]
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            "--auth", metavar="none|login|accept-any", help="Must it log in? accept-any: any password will do."
+        ),
+    ]
+    login: Annotated[str | None, typer.Option("--login", metavar="USER", help="The name it logs in with.")]
+    password_file: PasswordFile
+    identity: Annotated[
+        str | None,
+        typer.Option("--identity", metavar="envelope|header|map", help="What says whose mail it is."),
+    ]
+    sender_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FROM=TO", help="Its mail from FROM (an address, @dom, *) is mail from TO."),
+    ]
+    messages_per_minute: Annotated[int | None, typer.Option("--messages-per-minute", min=0, help="0: no limit.")]
+    recipients_per_minute: Annotated[int | None, typer.Option("--recipients-per-minute", min=0, help="0: no limit.")]
+    bytes_per_day: Annotated[int | None, typer.Option("--bytes-per-day", min=0, help="In 24 hours; 0: no limit.")]
+    recipients: Annotated[
+        list[str] | None,
+        typer.Option("--recipient", metavar="PATTERN", help="Whom alone it may send to: addr@dom, @dom, @*.dom."),
+    ]
+    denied: Annotated[list[str] | None, typer.Option("--deny", metavar="PATTERN", help="Whom it may not send to.")]
+    capture: Annotated[
+        str | None, typer.Option("--capture", metavar="ADDR", help="All its mail goes there alone: for test systems.")
+    ]
+    default_domain: Annotated[
+        str | None, typer.Option("--default-domain", metavar="D", help="For recipients without one.")
+    ]
+    charset: Annotated[
+        str | None, typer.Option("--charset", metavar="NAME", help="Of its raw 8-bit text, such as windows-1252.")
+    ]
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands."""
-    group.command("add", epilog="Example: relay client add erp --network 10.1.2.0/24 --sender billing@example.com")(add)
+    group.command("add", epilog="Example: relay client add erp --network 10.1.2.0/24 --sender billing@example.com")(
+        spread(add)
+    )
     group.command("set", epilog="Example: relay client set erp --tolerate +no-brackets --messages-per-minute 60")(
-        change
+        spread(change)
     )
     group.command("list", epilog="Example: relay client list")(list_)
     group.command("show", epilog="Example: relay client show erp")(show)
@@ -75,109 +91,33 @@ def register(group: typer.Typer) -> None:
     trying.register(group)
 
 
-def add(
-    name: Name,
-    network: Network = None,
-    sender: Sender = None,
-    answer: Answer = None,
-    tolerate: Tolerate = None,
-    auth: Auth = None,
-    login: Login = None,
-    password_file: PasswordFile = None,
-    identity: Identity = None,
-    sender_map: Map = None,
-    messages_per_minute: MessagesPerMinute = None,
-    recipients_per_minute: RecipientsPerMinute = None,
-    bytes_per_day: BytesPerDay = None,
-    recipient: Recipient = None,
-    deny: Deny = None,
-    capture: Capture = None,
-    default_domain: DefaultDomain = None,
-    charset: Charset = None,
-    as_json: Json = False,
-) -> None:
+def add(name: Name, as_json: Json = False, **given: Unpack[ClientOptions]) -> None:
     """Bind an application to the senders it may use."""
-    logs_in = auth == "login" or (login and auth is None)
-    if not network and not logs_in:
+    auth, login = given["auth"], given["login"]
+    logs_in = auth == "login" or bool(login and auth is None)
+    if not given["networks"] and not logs_in:
         raise typer.BadParameter("is needed unless it logs in (--auth login)", param_hint="--network")
     if logs_in and not login:
         raise typer.BadParameter("is needed for --auth login", param_hint="--login")
-    result = perform(
-        "client.add",
-        {
-            "name": name,
-            "networks": _parts(network),
-            "senders": _parts(sender),
-            "answer": answer,
-            "tolerate": _parts(tolerate),
-            "auth": auth,
-            "login": login,
-            "password": read_password(password_file, name) if logs_in or password_file is not None else None,
-            "identity": identity,
-            "sender_map": _parts(sender_map),
-            "messages_per_minute": messages_per_minute,
-            "recipients_per_minute": recipients_per_minute,
-            "bytes_per_day": bytes_per_day,
-            "recipients": _parts(recipient),
-            "denied": _parts(deny),
-            "capture": capture,
-            "default_domain": default_domain,
-            "charset": charset,
-        },
-    )
-    _tell("Added", result, as_json)
+    _tell("Added", perform("client.add", _arguments(name, given, asks=logs_in)), as_json)
 
 
-def change(
-    name: Name,
-    network: Network = None,
-    sender: Sender = None,
-    answer: Answer = None,
-    tolerate: Tolerate = None,
-    auth: Auth = None,
-    login: Login = None,
-    password_file: PasswordFile = None,
-    identity: Identity = None,
-    sender_map: Map = None,
-    messages_per_minute: MessagesPerMinute = None,
-    recipients_per_minute: RecipientsPerMinute = None,
-    bytes_per_day: BytesPerDay = None,
-    recipient: Recipient = None,
-    deny: Deny = None,
-    capture: Capture = None,
-    default_domain: DefaultDomain = None,
-    charset: Charset = None,
-    as_json: Json = False,
-) -> None:
+def change(name: Name, as_json: Json = False, **given: Unpack[ClientOptions]) -> None:
     """Change what is given; an empty value clears.
 
     The values of an option replace all that it had; only --tolerate +SWITCH and -SWITCH leave the others alone.
     It counts for whoever connects from now on.
     """
-    result = perform(
-        "client.set",
-        {
-            "name": name,
-            "networks": _parts(network),
-            "senders": _parts(sender),
-            "answer": answer,
-            "tolerate": _parts(tolerate),
-            "auth": auth,
-            "login": login,
-            "password": read_password(password_file, name) if password_file is not None else None,
-            "identity": identity,
-            "sender_map": _parts(sender_map),
-            "messages_per_minute": messages_per_minute,
-            "recipients_per_minute": recipients_per_minute,
-            "bytes_per_day": bytes_per_day,
-            "recipients": _parts(recipient),
-            "denied": _parts(deny),
-            "capture": capture,
-            "default_domain": default_domain,
-            "charset": charset,
-        },
-    )
-    _tell("Changed", result, as_json)
+    _tell("Changed", perform("client.set", _arguments(name, given, asks=False)), as_json)
+
+
+def _arguments(name: str, given: ClientOptions, *, asks: bool) -> dict[str, Any]:
+    """Fields of `control.clients`; `asks`: it needs a password, by prompt if no file is named."""
+    fields = {field: _parts(value) if isinstance(value, list) else value for field, value in given.items()}
+    source = given["password_file"]
+    del fields["password_file"]
+    password = read_password(source, name) if asks or source is not None else None
+    return {"name": name, "password": password, **fields}
 
 
 def list_(as_json: Json = False) -> None:
@@ -267,10 +207,8 @@ _IDENTITIES = {
 }
 
 
-def _parts(given: Iterable[str] | None) -> list[str] | None:
-    """Several values, given apart or with commas between; None: not given, [] when it was empty."""
-    if given is None:
-        return None
+def _parts(given: Iterable[str]) -> list[str]:
+    """Several values, given apart or with commas between; [] when it was empty."""
     return [part.strip() for text in given for part in text.split(",") if part.strip()]
 
 

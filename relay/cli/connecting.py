@@ -1,4 +1,4 @@
-"""`relay account connect`, and the options by which an account signs in with OAuth."""
+"""`relay account connect`: sign in with OAuth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,72 +16,8 @@ import typer
 from relay.cli.account_shown import Address
 from relay.cli.output import Json, moment, note, print_json, say
 from relay.cli.session import perform
-from relay.control.refusal import ControlError
 
-Tenant = Annotated[str | None, typer.Option("--tenant", help="Microsoft: the organisation's id or domain.")]
-ClientId = Annotated[
-    str | None, typer.Option("--client-id", help="Id of your app registration; RELAY_OAUTH__… sets it for all.")
-]
-Cloud = Annotated[str | None, typer.Option("--cloud", metavar="global|gcch|dod|cn", help="Microsoft's cloud.")]
-ClientSecretFile = Annotated[
-    str | None,
-    typer.Option("--client-secret-file", metavar="F|-", help="Read the client secret from here; - is standard input."),
-]
-CertificateFile = Annotated[
-    str | None,
-    typer.Option("--certificate-file", metavar="PEM", help="Client certificate with its key, instead of a secret."),
-]
-ServiceAccountFile = Annotated[
-    str | None, typer.Option("--service-account-file", metavar="JSON", help="Key file of a Google service account.")
-]
-SecretExpires = Annotated[
-    str | None, typer.Option("--secret-expires", metavar="DATE", help="When the client secret ends, like 2027-05-31.")
-]
-TokenUrl = Annotated[str | None, typer.Option("--token-url", help="Token endpoint of another provider.")]
-AuthorizeUrl = Annotated[str | None, typer.Option("--authorize-url", help="Its authorization endpoint.")]
-DeviceUrl = Annotated[str | None, typer.Option("--device-url", help="Its device endpoint.")]
-Scope = Annotated[str | None, typer.Option("--scope", help="What to ask for, instead of the provider's usual.")]
-
-_MAX_BYTES = 65_536
 _PASTED = 16_384  # characters of an address out of a browser
-
-
-def oauth_arguments(
-    auth: str | None,
-    *,
-    tenant: str | None,
-    client_id: str | None,
-    cloud: str | None,
-    client_secret_file: str | None,
-    certificate_file: str | None,
-    service_account_file: str | None,
-    secret_expires: str | None,
-    token_url: str | None,
-    authorize_url: str | None,
-    device_url: str | None,
-    scope: str | None,
-) -> dict[str, Any]:
-    """What `account.add` and `account.set` take. Secrets are read from files, standard input or a prompt."""
-    secret = None
-    if client_secret_file is not None:
-        secret = _one_line(_read(client_secret_file, "--client-secret-file"))
-    elif auth == "oauth-app" and certificate_file is None and sys.stdin.isatty():
-        import getpass
-
-        secret = _one_line(getpass.getpass("Client secret (its value, not its id): "))
-    return {
-        "tenant": tenant,
-        "client_id": client_id,
-        "cloud": cloud,
-        "token_url": token_url,
-        "authorize_url": authorize_url,
-        "device_url": device_url,
-        "scope": scope,
-        "secret_expires": secret_expires,
-        "client_secret": secret,
-        "client_certificate": _file(certificate_file, "--certificate-file"),
-        "service_account": _file(service_account_file, "--service-account-file"),
-    }
 
 
 def connect(
@@ -153,35 +88,3 @@ def _forward_pasted(port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(f"GET /?{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             connection.recv(4096)
-
-
-def _file(source: str | None, option: str) -> str | None:
-    return None if source is None else _read(source, option)
-
-
-def _read(source: str, option: str) -> str:
-    try:
-        if source == "-":
-            raw = sys.stdin.buffer.read(_MAX_BYTES + 1)
-        else:
-            with Path(source).expanduser().open("rb") as file:
-                raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ControlError(
-            f"{option}: the file cannot be read: {error.strerror}", "give a readable file, or -"
-        ) from None
-    if len(raw) > _MAX_BYTES:
-        raise ControlError(f"{option}: the file is longer than 64 KiB", "give the file that holds only this")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise ControlError(
-            f"{option}: the file is no text", "give it in PEM or JSON form, or the secret alone"
-        ) from None
-
-
-def _one_line(text: str) -> str:
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text or not text.isprintable():
-        raise ControlError("the client secret is empty, or more than one line", "give the secret's value alone")
-    return text

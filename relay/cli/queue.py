@@ -5,50 +5,65 @@ from __future__ import annotations
 import base64
 import os
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, Unpack
 
 import typer
 
 from relay.cli.output import Json, age, facts, local_moment, moment, note, print_json, say, table
 from relay.cli.session import perform
+from relay.cli.spreading import spread
 from relay.control.refusal import ControlError
 
 MessageId = Annotated[str, typer.Argument(metavar="ID", help="A message id, 13 characters.")]
 MessageIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Message ids, 13 characters each.")]
-Account = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account's.")]
-Sender = Annotated[
-    str | None, typer.Option("--sender", metavar="S", help="Only of this sender: address, @domain, <>, or with *.")
-]
-Recipient = Annotated[str | None, typer.Option("--recipient", metavar="R", help="Only to this recipient; likewise.")]
-Client = Annotated[
-    str | None, typer.Option("--client", metavar="C", help="Only from this client entry, or this address.")
-]
-OlderThan = Annotated[
-    str | None, typer.Option("--older-than", metavar="AGE", help="Only what was accepted before: 30m, 2h, 7d.")
-]
-Waiting = Annotated[
-    str | None, typer.Option("--state", metavar="S", help="Only those queued, deferred, in_doubt, or held.")
-]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed with filters when nobody is at a terminal.")]
 
 _PAGE = 2_000  # entries an answer: a mebibyte or so
 
 
+class _Where(TypedDict, total=False):
+    """Which deliveries are meant; all that is given must fit."""
+
+    account: Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account's.")]
+    sender: Annotated[
+        str | None, typer.Option("--sender", metavar="S", help="Only of this sender: address, @domain, <>, or with *.")
+    ]
+    recipient: Annotated[str | None, typer.Option("--recipient", metavar="R", help="Only to this recipient; likewise.")]
+    client: Annotated[
+        str | None, typer.Option("--client", metavar="C", help="Only from this client entry, or this address.")
+    ]
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Only what was accepted before: 30m, 2h, 7d.")
+    ]
+
+
+class _Filters(_Where, total=False):
+    """The same, of what still waits."""
+
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="S", help="Only those queued, deferred, in_doubt, or held.")
+    ]
+
+
 def register(group: typer.Typer) -> None:
     """Add the commands."""
-    group.command("list", epilog="Example: relay queue list --account billing@example.com --state deferred")(list_)
+    group.command("list", epilog="Example: relay queue list --account billing@example.com --state deferred")(
+        spread(list_)
+    )
     group.command("show", epilog="Example: relay queue show 02vm3h2c5x000")(show)
     group.command("summary", epilog="Example: relay queue summary")(summary)
-    group.command("retry", epilog="Example: relay queue retry --account billing@example.com")(retry)
-    group.command("hold", epilog="Example: relay queue hold --sender newsletter@example.com --yes")(hold)
-    group.command("release", epilog="Example: relay queue release 02vm3h2c5x000")(release)
-    group.command("remove", epilog="Example: relay queue remove --recipient '*@gone.example' --older-than 2d")(remove)
+    group.command("retry", epilog="Example: relay queue retry --account billing@example.com")(spread(retry))
+    group.command("hold", epilog="Example: relay queue hold --sender newsletter@example.com --yes")(spread(hold))
+    group.command("release", epilog="Example: relay queue release 02vm3h2c5x000")(spread(release))
+    group.command("remove", epilog="Example: relay queue remove --recipient '*@gone.example' --older-than 2d")(
+        spread(remove)
+    )
 
 
 def list_(
-    account: Account = None,
     state: Annotated[
         str | None,
         typer.Option(
@@ -57,19 +72,15 @@ def list_(
             help="queued, deferred, in_doubt, held; or relayed, returned, bounced, expired, …",
         ),
     ] = None,
-    sender: Sender = None,
-    recipient: Recipient = None,
-    client: Client = None,
-    older_than: OlderThan = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries.")] = 100,
     after: Annotated[
         str | None, typer.Option("--after", metavar="ID/N", help="Go on behind this place of the list before.")
     ] = None,
     as_json: Json = False,
+    **where: Unpack[_Where],
 ) -> None:
     """Deliveries that are still owed, oldest first. With a settled state: the latest first."""
-    given = {"account": account, "state": state, "sender": sender, "recipient": recipient, "client": client}
-    result = _pages(given | {"older_than": older_than}, after, limit)
+    result = _pages({**where, "state": state}, after, limit)
     if as_json:
         print_json(result)
     else:
@@ -94,7 +105,7 @@ def list_(
         note(f"There may be more than {limit}: --after {place} goes on, `relay queue summary` counts them.")
 
 
-def _pages(given: dict[str, str | None], after: str | None, limit: int) -> list[dict[str, Any]]:
+def _pages(given: Mapping[str, object], after: str | None, limit: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while len(found) < limit:
         size = min(_PAGE, limit - len(found))
@@ -238,83 +249,28 @@ def _account_state(entry: dict[str, Any], now: datetime) -> str:
     return str(entry["state"])
 
 
-def retry(
-    ids: MessageIds = None,
-    account: Account = None,
-    state: Waiting = None,
-    sender: Sender = None,
-    recipient: Recipient = None,
-    client: Client = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def retry(ids: MessageIds = None, yes: Yes = False, as_json: Json = False, **filters: Unpack[_Filters]) -> None:
     """Try messages now, and end their accounts' rest."""
-    filters = _filters(account, state, sender, recipient, client, older_than)
     _do("retry", "due now", ids, filters, yes=yes, as_json=as_json)
 
 
-def hold(
-    ids: MessageIds = None,
-    account: Account = None,
-    state: Waiting = None,
-    sender: Sender = None,
-    recipient: Recipient = None,
-    client: Client = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def hold(ids: MessageIds = None, yes: Yes = False, as_json: Json = False, **filters: Unpack[_Filters]) -> None:
     """Stop messages until they are released."""
-    filters = _filters(account, state, sender, recipient, client, older_than)
     _do("hold", "held", ids, filters, yes=yes, as_json=as_json)
 
 
-def release(
-    ids: MessageIds = None,
-    account: Account = None,
-    state: Waiting = None,
-    sender: Sender = None,
-    recipient: Recipient = None,
-    client: Client = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def release(ids: MessageIds = None, yes: Yes = False, as_json: Json = False, **filters: Unpack[_Filters]) -> None:
     """Let held messages go on."""
-    filters = _filters(account, state, sender, recipient, client, older_than)
     _do("release", "released", ids, filters, yes=yes, as_json=as_json)
 
 
-def remove(
-    ids: MessageIds = None,
-    account: Account = None,
-    state: Waiting = None,
-    sender: Sender = None,
-    recipient: Recipient = None,
-    client: Client = None,
-    older_than: OlderThan = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def remove(ids: MessageIds = None, yes: Yes = False, as_json: Json = False, **filters: Unpack[_Filters]) -> None:
     """Give messages up without sending them."""
-    filters = _filters(account, state, sender, recipient, client, older_than)
     _do("remove", "removed", ids, filters, yes=yes, as_json=as_json)
 
 
-def _filters(
-    account: str | None,
-    state: str | None,
-    sender: str | None,
-    recipient: str | None,
-    client: str | None,
-    older_than: str | None,
-) -> dict[str, str]:
-    given = {"account": account, "state": state, "sender": sender, "recipient": recipient, "client": client}
-    return {name: value for name, value in (given | {"older_than": older_than}).items() if value is not None}
-
-
-def _do(action: str, done: str, ids: list[str] | None, filters: dict[str, str], *, yes: bool, as_json: bool) -> None:
+def _do(action: str, done: str, ids: list[str] | None, given: _Filters, *, yes: bool, as_json: bool) -> None:
+    filters = {name: value for name, value in given.items() if value is not None}
     if not ids and not filters:
         raise typer.BadParameter("is missing; give ids, or filters such as --account", param_hint="ID")
     if filters and not ids and not _agreed(action, filters, yes=yes):
@@ -329,7 +285,7 @@ def _do(action: str, done: str, ids: list[str] | None, filters: dict[str, str], 
         note(f"{account} is suspended, so its mail still waits: relay account show {account}")
 
 
-def _agreed(action: str, filters: dict[str, str], *, yes: bool) -> bool:
+def _agreed(action: str, filters: Mapping[str, object], *, yes: bool) -> bool:
     """Count first; whoever is at a terminal is asked."""
     count = perform("queue.count", {"action": action, "filters": filters})
     deliveries, messages = count["deliveries"], count["messages"]

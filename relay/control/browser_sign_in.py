@@ -13,13 +13,12 @@ from sqlalchemy import Connection
 
 from relay.accounts import store
 from relay.accounts.model import Account
-from relay.accounts.transitions import Change, resume
+from relay.accounts.transitions import Change, resume, stopped_by_relay
 from relay.config.console import is_own_address
-from relay.control.accounts import forget_unfit, stopped_by_relay
 from relay.control.connecting import refusal_of
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.managed import by_hand
-from relay.control.oauth_settings import given_oauth, oauth_of, oauth_refusals
+from relay.control.oauth_settings import forget_unfit, given_oauth, oauth_of, oauth_refusals
 from relay.control.queue import account_named
 from relay.control.sign_ins import LIFETIME_S, Begun
 from relay.credentials.errors import CredentialError
@@ -78,7 +77,7 @@ async def account_finish_sign_in(control: Control, *, account: str, answer: str)
         def seal(connection: Connection) -> list[Change]:
             before = store.get_account(connection, found.id)
             store.update_account(connection, found.id, auth="oauth-code", oauth=settings)
-            forget_unfit(connection, control, before, store.get_account(connection, found.id), settings)
+            forget_unfit(connection, control.vault, before, store.get_account(connection, found.id), settings)
             sealed.seal_sign_in(connection, control.vault, found.id, grant)
             control.vault.forget_in(connection, found.id, "password")
             return resume(connection, found.id, now_ms=now_ms(), actor=control.actor) if resumes else []

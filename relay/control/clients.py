@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from relay.accounts import store
 from relay.accounts.client_settings import ClientSettings
@@ -22,27 +22,33 @@ _CLOSED = (
 _OPEN = "No client is defined any more: any allowed network may use any registered sender"
 
 
+class ClientFields(TypedDict, total=False):
+    """What may be said of a client; None, or left out: nothing is said of it."""
+
+    networks: list[str] | None
+    senders: list[str] | None
+    answer: str | None
+    tolerate: list[str] | None
+    auth: str | None
+    login: str | None
+    password: str | None
+    identity: str | None
+    sender_map: list[str] | None
+    messages_per_minute: int | None
+    recipients_per_minute: int | None
+    bytes_per_day: int | None
+    recipients: list[str] | None
+    denied: list[str] | None
+    capture: str | None
+    default_domain: str | None
+    charset: str | None
+
+
 async def client_add(
     control: Control,
     *,
     name: str,
-    networks: list[str] | None = None,
-    senders: list[str] | None = None,
-    answer: str | None = None,
-    tolerate: list[str] | None = None,
-    auth: str | None = None,
-    login: str | None = None,
-    password: str | None = None,
-    identity: str | None = None,
-    sender_map: list[str] | None = None,
-    messages_per_minute: int | None = None,
-    recipients_per_minute: int | None = None,
-    bytes_per_day: int | None = None,
-    recipients: list[str] | None = None,
-    denied: list[str] | None = None,
-    capture: str | None = None,
-    default_domain: str | None = None,
-    charset: str | None = None,
+    **fields: Unpack[ClientFields],
 ) -> dict[str, Any]:
     """Bind networks or a login to senders; no `senders`: every registered one. Open sessions keep what they had.
 
@@ -50,25 +56,7 @@ async def client_add(
     """
     first = not control.directory.clients()
     with refusals():
-        settings = await _settings(
-            networks=networks,
-            senders=senders,
-            answer=answer,
-            tolerate=tolerate,
-            auth=auth,
-            login=login,
-            password=password,
-            identity=identity,
-            sender_map=sender_map,
-            messages_per_minute=messages_per_minute,
-            recipients_per_minute=recipients_per_minute,
-            bytes_per_day=bytes_per_day,
-            recipients=recipients,
-            denied=denied,
-            capture=capture,
-            default_domain=default_domain,
-            charset=charset,
-        )
+        settings = await _settings(fields)
         client = await control.change(
             "client.add",
             shown(name),
@@ -82,23 +70,7 @@ async def client_set(
     control: Control,
     *,
     name: str,
-    networks: list[str] | None = None,
-    senders: list[str] | None = None,
-    answer: str | None = None,
-    tolerate: list[str] | None = None,
-    auth: str | None = None,
-    login: str | None = None,
-    password: str | None = None,
-    identity: str | None = None,
-    sender_map: list[str] | None = None,
-    messages_per_minute: int | None = None,
-    recipients_per_minute: int | None = None,
-    bytes_per_day: int | None = None,
-    recipients: list[str] | None = None,
-    denied: list[str] | None = None,
-    capture: str | None = None,
-    default_domain: str | None = None,
-    charset: str | None = None,
+    **fields: Unpack[ClientFields],
 ) -> dict[str, Any]:
     """Change what is given; an empty value takes the default again. For whoever connects from now on.
 
@@ -106,25 +78,7 @@ async def client_set(
     """
     _by_hand(control, name)
     with refusals():
-        settings = await _settings(
-            networks=networks,
-            senders=senders,
-            answer=answer,
-            tolerate=tolerate,
-            auth=auth,
-            login=login,
-            password=password,
-            identity=identity,
-            sender_map=sender_map,
-            messages_per_minute=messages_per_minute,
-            recipients_per_minute=recipients_per_minute,
-            bytes_per_day=bytes_per_day,
-            recipients=recipients,
-            denied=denied,
-            capture=capture,
-            default_domain=default_domain,
-            charset=charset,
-        )
+        settings = await _settings(fields)
         if not settings:
             raise ControlError("nothing to change was given", "see `relay client set --help`")
         before, client = await control.change(
@@ -172,13 +126,13 @@ def _by_hand(control: Control, name: str) -> None:
         by_hand(client.managed_by, f"client {shown(name)}")
 
 
-async def _settings(*, password: str | None, sender_map: list[str] | None, **given: Any) -> ClientSettings:
+async def _settings(fields: ClientFields) -> ClientSettings:
     """What is not None; the password as its hash. Raises BadSetting."""
-    settings = {name: value for name, value in given.items() if value is not None}
-    if sender_map is not None:
-        settings["sender_map"] = [_pair(text) for text in sender_map]
-    if password is not None:
-        settings["password_hash"] = await asyncio.to_thread(hash_password, password)
+    settings: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if "sender_map" in settings:
+        settings["sender_map"] = [_pair(text) for text in settings["sender_map"]]
+    if "password" in settings:
+        settings["password_hash"] = await asyncio.to_thread(hash_password, settings.pop("password"))
     return cast("ClientSettings", settings)  # `checked_client` looks at each
 
 

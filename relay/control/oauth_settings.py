@@ -98,6 +98,19 @@ def store_keys(connection: Connection, vault: Vault, account_id: int, keys: Mapp
             vault.seal_into(connection, account_id, kind, value)
 
 
+def forget_unfit(connection: Connection, vault: Vault, before: Account, now: Account, settings: str) -> None:
+    """Secrets that the new way to sign in does not use; a password stays until the account has signed in."""
+    unfit: list[str] = []
+    if now.auth in ON_ITS_OWN or (now.auth in WITH_A_PERSON and settings != before.oauth):
+        unfit += GRANTS
+    if now.auth != before.auth and (now.auth not in WITH_A_PERSON or before.auth not in WITH_A_PERSON):
+        unfit += KEYS
+    if now.auth in ("password", "none"):
+        unfit += GRANTS
+    for kind in unfit:
+        vault.forget_in(connection, now.id, kind)
+
+
 @contextmanager
 def oauth_refusals() -> Iterator[None]:
     """Within, OAuth settings and keys that cannot be become refusals that name the option."""

@@ -15,17 +15,23 @@ from relay.accounts.managing import managed_secrets, set_manager, set_secret_man
 from relay.accounts.model import Account, Sender
 from relay.accounts.normalise import normalise
 from relay.accounts.transitions import Change as Going
-from relay.accounts.transitions import resume
-from relay.control.accounts import check_clear_text, forget_unfit, stopped_by_relay
+from relay.accounts.transitions import resume, stopped_by_relay
 from relay.control.context import Control, now_ms
 from relay.control.declaration import Declaration, DeclaredAccount
 from relay.control.declared_tables import ACCOUNT, key_of, with_keys
 from relay.control.egress import store_proxy_password
-from relay.control.mailboxes import check_mailbox
-from relay.control.oauth_settings import KEYS, ON_ITS_OWN, WITH_A_PERSON, given_oauth, oauth_of, store_keys
+from relay.control.oauth_settings import (
+    KEYS,
+    ON_ITS_OWN,
+    WITH_A_PERSON,
+    forget_unfit,
+    given_oauth,
+    oauth_of,
+    store_keys,
+)
 from relay.control.reasons import refusals
 from relay.control.refusal import ControlError
-from relay.control.transports import check_transport
+from relay.control.upstreams import checked_upstream
 from relay.credentials.errors import SecretMissing, SecretUnreadable
 from relay.credentials.secret import Secret
 from relay.credentials.ways import PROXY_PASSWORD
@@ -123,7 +129,7 @@ def _account(
         set_manager(connection, "account", existing.id, mark)
     now = store.get_account(connection, existing.id)
     if changed.keys() & {"auth", "provider", "oauth"}:
-        forget_unfit(connection, control, existing, now, oauth)
+        forget_unfit(connection, control.vault, existing, now, oauth)
     fresh = _secrets(connection, control, now, given, mark, done)
     if fresh or (changed and now.auth in WITH_A_PERSON + ON_ITS_OWN):
         done.acted.append(now.id)
@@ -143,10 +149,7 @@ def _oauth(
     keys = {kind: secret.reveal() for kind, secret in given.items() if kind in KEYS}
     oauth = given_oauth(declared.oauth, keys, declared.secret_expires)
     account = replace(existing, **settings, oauth="")
-    upstream = control.directory.upstream(account)
-    check_clear_text(upstream)
-    check_transport(account, upstream)
-    check_mailbox(account, upstream, control.settings.imap)
+    upstream = checked_upstream(control, account)
     stored = connection.execute(select(secrets_table.c.kind).where(secrets_table.c.account_id == existing.id))
     complete = not set(stored.scalars()) & set(KEYS)
     if not keys and not complete and existing.auth == account.auth:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from relay.control.context import Control, ControlError
+from relay.control.parameters import parameters_of
 
 Action = Callable[..., Awaitable[Any]]
 
@@ -21,10 +22,10 @@ _PLACES: Mapping[str, str] = {  # module of this room, and function
     "account.which_sign_in": "browser_sign_in.account_which_sign_in",
     "account.finish_sign_in": "browser_sign_in.account_finish_sign_in",
     "account.show": "listing.account_show",
-    "account.remove": "accounts.account_remove",
-    "account.set_password": "accounts.account_set_password",
-    "account.suspend": "accounts.account_suspend",
-    "account.resume": "accounts.account_resume",
+    "account.remove": "account_states.account_remove",
+    "account.set_password": "account_states.account_set_password",
+    "account.suspend": "account_states.account_suspend",
+    "account.resume": "account_states.account_resume",
     "account.test": "probing.account_test",
     "account.test_imap": "probing_imap.account_test_imap",
     "sender.add": "senders.sender_add",
@@ -169,7 +170,7 @@ async def run(control: Control, action: str, arguments: Mapping[str, Any]) -> An
     function = ACTIONS.get(action)
     if function is None:
         raise ControlError("there is no such action", "use the command line of the same version as the daemon")
-    known = dict(list(inspect.signature(function).parameters.items())[1:])  # the first is the control itself
+    known = {parameter.name: parameter for parameter in parameters_of(function)[1:]}  # the first is the control itself
     for name, parameter in known.items():
         if name in arguments:
             if not FITS[parameter.annotation](arguments[name]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +19,7 @@ from relay.control.apply import SecretsUnreadable, apply_file
 from relay.control.context import Control, ControlError
 from relay.control.declaration import DeclarationRefused, read_declaration
 from relay.control.declared_tables import AccountTable, ClientTable
+from relay.control.parameters import parameters_of
 from relay.daemon.build import open_control
 from relay.queue.model import Arrival
 from tests.peers.vault import TOKEN, VaultPeer
@@ -83,9 +83,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
 
 def test_every_option_of_the_commands_is_a_key_of_the_file() -> None:
     """So that an option that comes to `account add` or `client add` comes to the file with it."""
-    options = set(inspect.signature(accounts.account_add).parameters) - {"control", "address"}
+    options = {one.name for one in parameters_of(accounts.account_add)} - {"control", "address"}
     assert set(AccountTable.model_fields) == options
-    options = set(inspect.signature(clients.client_add).parameters) - {"control", "name"}
+    options = {one.name for one in parameters_of(clients.client_add)} - {"control", "name"}
     assert set(ClientTable.model_fields) == options
 
 

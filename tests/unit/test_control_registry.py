@@ -8,13 +8,14 @@ import pytest
 
 from relay.control import registry
 from relay.control.context import Control, ControlError
+from relay.control.parameters import parameters_of
 
 
 @pytest.mark.parametrize("action", sorted(registry.ACTIONS))
 def test_every_argument_of_every_action_has_a_check(action: str) -> None:
     function = registry.ACTIONS[action]
     assert inspect.iscoroutinefunction(function)
-    first, *others = inspect.signature(function).parameters.values()
+    first, *others = parameters_of(function)
     assert first.name == "control"
     for parameter in others:
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY

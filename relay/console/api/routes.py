@@ -14,6 +14,7 @@ from relay.console.api.shapes import ANSWERS, EXAMPLES, SCHEMAS
 from relay.console.api.table import ROUTES, Route
 from relay.console.identity import Caller, program
 from relay.console.problems import MEDIA_TYPE
+from relay.control.parameters import parameters_of
 from relay.control.registry import ACTIONS
 
 router = APIRouter()
@@ -34,7 +35,7 @@ _TYPES: Mapping[str, Any] = {  # the annotations that control.registry.FITS know
     "dict[str, str]": _Named,
     "dict[str, str] | None": _Named | None,
 }
-_SECRET = frozenset({"password", "client_secret", "client_certificate", "service_account"})
+_SECRET = frozenset({"password", "proxy_password", "client_secret", "client_certificate", "service_account"})
 _PROBLEMS: dict[int | str, dict[str, Any]] = {  # what is no HTTP at all is answered 400 in plain text
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in (
@@ -63,7 +64,7 @@ IdempotencyKey = Annotated[
 
 def _add(route: Route) -> None:
     action = ACTIONS[route.action]
-    arguments = list(inspect.signature(action).parameters.values())[1:]  # the first is the control itself
+    arguments = parameters_of(action)[1:]  # the first is the control itself
     in_path = set(_IN_PATH.findall(route.path))
     rest = [argument for argument in arguments if argument.name not in in_path]
     parameters = [

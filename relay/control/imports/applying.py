@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 from relay.accounts import store
 from relay.accounts.errors import AccountNotFound
 from relay.accounts.normalise import normalise_pattern
-from relay.control.accounts import check_clear_text
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.differences import difference, registered
 from relay.control.oauth_settings import KEYS, given_oauth, oauth_of, store_keys
 from relay.control.reasons import refusals, shown
+from relay.control.upstreams import checked_upstream
 
 T = TypeVar("T")
 
@@ -84,8 +84,7 @@ def _add(control: Control, connection: Connection, given: dict[str, str]) -> Non
     settings.setdefault("provider", "custom" if "host" in given else "default")
     account_id = store.add_account(connection, given["address"], now_ms=now_ms(), **settings)
     account = store.get_account(connection, account_id)
-    upstream = control.directory.upstream(account)
-    check_clear_text(upstream)
+    upstream = checked_upstream(control, account)
     oauth = given_oauth({name: given.get(name) for name in _OAUTH}, {kind: given.get(kind) for kind in KEYS}, None)
     if fields := oauth_of(account, upstream, oauth, control.settings.oauth):
         store.update_account(connection, account_id, oauth=fields)
