@@ -1,26 +1,72 @@
-"""Which account carries mail of our own: never one in trouble. Pure."""
+"""Which account carries mail of our own: never one in trouble, nor one that nobody gave a credential yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
-from relay.accounts.model import Account, AccountState
+from sqlalchemy import Connection, select
+
+from relay.accounts.model import Account, AccountState, Auth
 from relay.accounts.normalise import normalise
+from relay.database.schema import attempts
+from relay.database.schema import secrets as secrets_table
+
+# Kinds of the vault, any of which is enough to log in; empty: none is needed.
+_CREDENTIALS: Mapping[Auth, frozenset[str]] = {
+    "none": frozenset(),
+    "password": frozenset({"password"}),
+    "oauth-code": frozenset({"refresh_token"}),
+    "oauth-device": frozenset({"refresh_token"}),
+    "oauth-app": frozenset({"client_secret", "client_certificate"}),
+    "service-account": frozenset({"service_account"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the store knows of accounts, by id: the kinds of secrets of each, and whose mail an upstream ever took."""
+
+    secrets: Mapping[int, Collection[str]]
+    proved: Collection[int]
+
+    def equipped(self, account: Account) -> bool:
+        """Has it what it logs in with?"""
+        needed = _CREDENTIALS[account.auth]
+        return not needed or bool(needed & set(self.secrets.get(account.id, ())))
+
+
+def standing(connection: Connection, accounts: Iterable[Account]) -> Standing:
+    """Of these accounts. Mail counts for as long as the history is kept."""
+    kinds: dict[int, set[str]] = {}
+    for row in connection.execute(select(secrets_table.c.account_id, secrets_table.c.kind)):
+        kinds.setdefault(row.account_id, set()).add(row.kind)
+
+    def took(account: Account) -> bool:  # one at a time: the first row found is enough
+        mine = (attempts.c.account_id == account.id) & (attempts.c.outcome == "accepted")
+        return connection.execute(select(attempts.c.message_id).where(mine).limit(1)).first() is not None
+
+    return Standing(kinds, {account.id for account in accounts if took(account)})
 
 
 def carriers(
-    accounts: Iterable[Account], *, named: str, near: str, troubled: Callable[[Account], bool]
+    accounts: Iterable[Account], known: Standing, *, named: str, near: str, troubled: Callable[[Account], bool]
 ) -> list[Account]:
-    """The accounts that can carry a notice, best first: the `named` one, then those of `near`'s domain, then others.
+    """The accounts that can carry a notice, best first.
 
-    `near` is an address; `troubled` says whether an account is in trouble although its state does not say so.
+    The `named` one; then those through which mail went, of `near`'s domain before others; then those that have a
+    credential which nothing proved yet, likewise.  `near` is an address; `troubled` says whether an account is in
+    trouble although its state does not say so.
     """
     wanted, domain = normalise(named), normalise(near).rpartition("@")[2]
 
-    def rank(account: Account) -> tuple[int, str]:
+    def rank(account: Account) -> tuple[int, int, str]:
         address = normalise(account.address)
         if wanted and address == wanted:
-            return 0, address
-        return (1 if address.rpartition("@")[2] == domain else 2), address
+            return 0, 0, address
+        return 1 if account.id in known.proved else 2, int(address.rpartition("@")[2] != domain), address
 
-    return sorted((one for one in accounts if one.state is AccountState.OK and not troubled(one)), key=rank)
+    def able(account: Account) -> bool:
+        return account.state is AccountState.OK and known.equipped(account) and not troubled(account)
+
+    return sorted(filter(able, accounts), key=rank)

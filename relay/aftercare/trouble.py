@@ -22,7 +22,7 @@ from relay.accounts.directory import Directory
 from relay.accounts.model import Account, AccountState
 from relay.accounts.normalise import normalise
 from relay.aftercare import trouble_words as words
-from relay.aftercare.carrier import carriers
+from relay.aftercare.carrier import carriers, standing
 from relay.aftercare.chat import ChatOutcome, Chats
 from relay.aftercare.letters import Postmark, own_mail, plain
 from relay.aftercare.rounds import Rounds
@@ -153,7 +153,7 @@ class TroubleNotices:
             self._not_before[key] = now + _AGAIN_MS
             log.info("notice.withheld", kind=kind, remedy=trouble.cause, reason="too many in this hour; told later")
             return
-        mails = self._mails(kind, trouble, letters, now)
+        mails = await self._mails(kind, trouble, letters, now)
         heard = await self._chats.tell(*short)
         if not mails and not any(outcome.sent for outcome in heard):
             self._not_before[key] = now + _AGAIN_MS
@@ -168,8 +168,8 @@ class TroubleNotices:
                          message_id=format_id(mail.id))  # fmt: skip
         _log_chats(kind, heard)
 
-    def _mails(self, kind: str, trouble: Trouble, letters: list[_Letter], now: int) -> list[OwnMail]:
-        able = self.carriers(trouble.concerned[0].address if trouble.concerned else "")
+    async def _mails(self, kind: str, trouble: Trouble, letters: list[_Letter], now: int) -> list[OwnMail]:
+        able = await self.carriers(trouble.concerned[0].address if trouble.concerned else "")
         if not able:
             return []
         return [
@@ -185,10 +185,12 @@ class TroubleNotices:
             for letter in letters
         ]
 
-    def carriers(self, near: str) -> list[Account]:
+    async def carriers(self, near: str) -> list[Account]:
         """The accounts that can carry a notice now, best first; `near`: the address it concerns."""
+        accounts = self._directory.accounts()
         return carriers(
-            self._directory.accounts(),
+            accounts,
+            await self._database.read(lambda connection: standing(connection, accounts)),
             named=self._settings.account,
             near=near,
             troubled=lambda account: account.id in self._halted or self._resting(account.id),
@@ -221,7 +223,7 @@ class TroubleNotices:
     async def _take_back(self, now: int) -> None:
         """What waits for an account that got into trouble itself is told through another one."""
         stopped = [one.id for one in self._directory.accounts() if one.state is AccountState.SUSPENDED]
-        if not stopped or not self.carriers(""):
+        if not stopped or not await self.carriers(""):
             return
 
         def again(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from relay.accounts.model import Account
-from relay.aftercare.carrier import carriers
+from relay.aftercare.carrier import carriers, standing
 from relay.aftercare.letters import own_mail, plain
 from relay.aftercare.wording import rendered
 from relay.control.context import Control, ControlError, iso, now_ms
@@ -51,8 +51,13 @@ async def notice_test(control: Control) -> list[dict[str, Any]]:
     `outcome` is sent, failed, or queued when there is no verdict of the upstream yet.
     """
     settings = control.settings.notices
+    accounts = control.directory.accounts()
     able = carriers(
-        control.directory.accounts(), named=settings.account, near="", troubled=lambda account: _rests(control, account)
+        accounts,
+        await control.database.read(lambda connection: standing(connection, accounts)),
+        named=settings.account,
+        near="",
+        troubled=lambda account: _rests(control, account),
     )
     if not able and not settings.urls:
         raise ControlError(

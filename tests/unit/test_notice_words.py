@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.accounts.conditions import Condition, ConditionKind
 from relay.accounts.model import Account, AccountState
 from relay.aftercare import trouble_words as words
-from relay.aftercare.carrier import carriers
+from relay.aftercare.carrier import Standing, carriers
 from relay.aftercare.letters import MARK, Postmark, own_mail, plain
 from relay.aftercare.trouble_words import Trouble
 from relay.aftercare.wording import line, span, wrapped
@@ -185,12 +185,35 @@ def test_a_carrier_is_healthy_named_or_near() -> None:
     stopped = Account(3, "notices@example.com", "m365", "password", state=AccountState.SUSPENDED)
     other = Account(4, "a@other.example", "gmail", "password")
     everybody = [other, stopped, BILLING, ALARM]
+    known = Standing({account.id: {"password", "refresh_token"} for account in everybody}, {account.id for account in everybody})
 
     def order(named: str, near: str, troubled: tuple[Account, ...] = ()) -> list[Account]:
-        return carriers(everybody, named=named, near=near, troubled=lambda account: account in troubled)
+        return carriers(everybody, known, named=named, near=near, troubled=lambda account: account in troubled)
 
     assert order("", "x@example.com") == [ALARM, BILLING, other]
     assert order("", "x@example.com", (ALARM,)) == [BILLING, other]
     assert order("A@Other.Example", "x@example.com")[0] == other
     assert order("notices@example.com", "x@other.example")[0] == other, "the named one is in trouble itself"
     assert order("", "x", (ALARM, BILLING, other)) == []
+
+
+def test_a_carrier_has_a_credential_and_one_that_was_proved_comes_first() -> None:
+    new = Account(5, "aa@example.com", "m365", "oauth-code")
+    app = Account(6, "app@example.com", "m365", "oauth-app")
+    open_ = Account(7, "open@example.com", "custom", "none")
+    away = Account(8, "a@other.example", "gmail", "password")
+    secrets = {6: {"client_certificate"}, 8: {"password"}, 5: {"client_secret", "access_token"}}
+
+    def order(named: str = "", proved: tuple[int, ...] = ()) -> list[Account]:
+        everybody = (new, app, open_, away)
+        found = carriers(
+            everybody, Standing(secrets, proved), named=named, near="x@example.com", troubled=lambda one: False
+        )
+        assert new not in found, "nobody has signed in to it"
+        return found
+
+    assert order() == [app, open_, away]
+    assert order(proved=(8,)) == [away, app, open_]
+    assert order(proved=(8, 7)) == [open_, away, app]
+    assert order("app@example.com", proved=(8, 7)) == [app, open_, away]
+    assert order("aa@example.com") == [app, open_, away], "the named one has no credential"

@@ -124,7 +124,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
                 ("alarm@example.com", "eve@example.com"),
                 ("other@elsewhere.example", None),
             ):
-                store.add_account(connection, address, now_ms=1, provider="custom", host="mx", owner=owner)
+                store.add_account(connection, address, now_ms=1, provider="custom", host="mx", auth="none", owner=owner)
 
         await opened.database.write(register)
         yield Office(opened, await Directory.open(opened.database, UpstreamDefaults()))
@@ -247,3 +247,12 @@ async def test_a_chat_alone_is_enough_to_have_told(office: Office) -> None:
         await office.round()
         await office.round()
         assert len(hook.taken) == 1
+
+
+async def test_an_account_that_nobody_signed_in_to_carries_no_notice(office: Office) -> None:
+    def register(connection: Connection) -> None:
+        store.add_account(connection, "aaa@example.com", now_ms=1, provider="m365", auth="oauth-code")
+
+    await office.store.database.write(register)
+    await office.opened("billing@example.com")
+    assert {carrier for _, carrier, _, _ in await office.round()} == {"alarm@example.com"}
