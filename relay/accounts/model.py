@@ -99,6 +99,7 @@ class Upstream:
     in_doubt: InDoubtPolicy
     transport: TransportKind = "smtp"
     sent_copy: bool = False  # what it takes is owed to the mailbox's Sent
+    opted_out: bool = False  # the settings say outright that their own upstream is used without TLS
 
 
 @dataclass(frozen=True, slots=True)

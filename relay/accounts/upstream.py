@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -66,7 +67,25 @@ def fill(account: Account, defaults: UpstreamDefaults, places: ApiPlaces = ApiPl
         recipients_per_transaction=preset.recipients_per_transaction,
         in_doubt=account.in_doubt,
         sent_copy=_wants_copy(account, preset),
+        opted_out=tls == defaults.tls == "none" and host == defaults.host,
     )
+
+
+def tells_in_clear(upstream: Upstream) -> bool:
+    """Would a password or token leave this machine unencrypted?"""
+    return upstream.tls == "none" and upstream.auth != "none" and not _is_here(upstream.host)
+
+
+def may_log_in(upstream: Upstream) -> bool:
+    """Promise 11: credentials go in clear only where the settings opt out, by two names, for that one host."""
+    return upstream.opted_out or not tells_in_clear(upstream)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _wants_copy(account: Account, preset: Preset) -> bool:

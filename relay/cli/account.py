@@ -69,6 +69,8 @@ def add(
         say(f"No sender uses it yet: relay sender add ADDRESS {result['address']}")
     if result["hint"]:
         note(f"This looks like an address at {result['hint']}: relay account set {address} --provider {result['hint']}")
+    if result["warning"]:
+        note(f"Warning: {result['warning']}")
     if result["to_do"]:
         say(f"Next: {result['to_do']}")
     else:
@@ -93,6 +95,8 @@ def change(
         print_json(result)
     else:
         say(f"Changed {result['address']}: {where(result)}, login {result['login']}.")
+        if result["warning"]:
+            note(f"Warning: {result['warning']}")
         if result["resumed"]:
             say("It was suspended and goes on now.")
         if result["to_do"]:

@@ -19,7 +19,7 @@ from relay.control.oauth_settings import KEYS, ON_ITS_OWN, WITH_A_PERSON, forget
 from relay.control.queue import account_named
 from relay.control.reasons import refusals
 from relay.control.transports import consent_missing
-from relay.control.upstreams import checked_upstream
+from relay.control.upstreams import checked_upstream, clear_text_warning
 from relay.control.web_hosts import check_by_web, mark, named_in
 
 
@@ -71,7 +71,8 @@ async def account_add(
     facts = await entry(control, account)
     upstream_is_other = guess is not None and guess.host != facts["host"]
     hint = guess.id if guess is not None and upstream_is_other else None
-    return {**facts, "hint": hint, "to_do": await _to_do(control, account)}
+    warning = clear_text_warning(control.directory.upstream(account))
+    return {**facts, "hint": hint, "to_do": await _to_do(control, account), "warning": warning}
 
 
 async def account_set(
@@ -133,7 +134,8 @@ async def account_set(
     to_do = await _to_do(control, account_now)
     if not to_do and account_now.transport != found.transport and await consent_missing(control, account_now):
         to_do = f"relay account connect {account_now.address}"  # what was agreed to is another right
-    return {**await entry(control, account_now), "to_do": to_do, "resumed": resumed}
+    warning = clear_text_warning(control.directory.upstream(account_now))
+    return {**await entry(control, account_now), "to_do": to_do, "resumed": resumed, "warning": warning}
 
 
 async def _to_do(control: Control, account: Account) -> str:

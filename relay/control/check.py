@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from relay.accounts.advice import steps_for
 from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
+from relay.accounts.upstream import may_log_in, tells_in_clear
 from relay.config.check import warnings as doubtful
 from relay.control.apply import apply_file
 from relay.control.context import Control, ControlError
@@ -142,8 +143,10 @@ async def _upstreams(control: Control, line: Any, *, login: bool) -> None:
             words = f"{account.address} is suspended ({account.state_cause})"
             line("account", "warning", words, f"relay account show {account.address}")
         if upstream.tls == "none":
-            words = f"{account.address} talks to {upstream.host} in clear text"
-            line("account", "warning", words, f"relay account set {account.address} --tls starttls")
+            state = "warning" if may_log_in(upstream) else "failed"
+            words = f"{account.address} talks to {upstream.host} in CLEAR TEXT"
+            words += ", its login included" if tells_in_clear(upstream) else ""
+            line("account", state, words, f"relay account set {account.address} --tls starttls")
 
 
 async def _upstream(control: Control, account: Account, line: Any, slots: asyncio.Semaphore) -> None:

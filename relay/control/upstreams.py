@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from relay.accounts.model import Account, Upstream
+from relay.accounts.upstream import may_log_in
 from relay.control.context import Control
 from relay.control.mailboxes import check_mailbox
 from relay.control.refusal import ControlError
@@ -21,15 +20,16 @@ def checked_upstream(control: Control, account: Account) -> Upstream:
 
 
 def _check_clear_text(upstream: Upstream) -> None:
-    """A password or token never travels in clear, except to this very machine."""
-    if upstream.tls == "none" and upstream.auth != "none" and not _is_here(upstream.host):
+    if not may_log_in(upstream):
         raise ControlError(
-            f"the password would go to {upstream.host} in clear text", "give --tls starttls or --tls implicit"
+            f"the password would go to {upstream.host} in clear text",
+            "give --tls starttls or --tls implicit; docs/running.md tells how a site opts out for its own host",
         )
 
 
-def _is_here(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+def clear_text_warning(upstream: Upstream) -> str:
+    """What to tell whoever sets it; "": nothing goes in clear."""
+    if upstream.tls != "none":
+        return ""
+    what = "password and mail go" if upstream.auth != "none" else "mail goes"
+    return f"{what} to {upstream.host} in CLEAR TEXT, as it is set: relay account set {upstream.account} --tls starttls"

@@ -134,6 +134,7 @@ async def _run(settings: RelaySettings) -> int:
 
 async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) -> None:
     _warn_of_openness(relay)
+    _warn_of_clear_text(relay)
     await relay.dispatcher.start()
     await relay.aftercare.start()
     await server.start()
@@ -163,6 +164,14 @@ def _warn_of_openness(relay: Relay) -> None:
             cause="no client is defined: every allowed network may use every registered sender",
             remedy="relay client add NAME --network CIDR --sender PATTERN",
         )
+
+
+def _warn_of_clear_text(relay: Relay) -> None:
+    """Promise 11: who opted out of TLS is reminded at every start."""
+    directory = relay.core.directory
+    for upstream in map(directory.upstream, directory.accounts()):
+        if upstream.tls == "none":
+            log.warning("upstream.cleartext", account=upstream.account, host=upstream.host, port=upstream.port)
 
 
 async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *, orderly: bool) -> bool:

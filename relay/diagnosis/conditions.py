@@ -115,6 +115,18 @@ CONDITIONS: dict[str, Entry] = {
             stage="connect",
         ),
         _entry(
+            "cleartext-login",
+            "tls-network",
+            "The account has --tls none, so that its password or token would travel unencrypted; it was not sent.",
+            "Give the account an encrypted way: relay account set ADDRESS --tls starttls (port 587) or implicit (465).",
+            "Only where the upstream can do neither: SMTP_AUTH_TLS=N together with SMTP_AUTH_SSL=N opts out for the "
+            "host in SMTP_AUTH_HOST; every start warns of it.",
+            _RESUME,
+            retry=False,
+            pause=True,
+            stage="connect",
+        ),
+        _entry(
             "starttls-refused",
             "tls-network",
             "The upstream offers STARTTLS but refused to begin it.",

@@ -1,14 +1,17 @@
 """Where an account submits: its own settings, the provider's preset, the settings' defaults."""
 
+from dataclasses import replace
+
 import pytest
 
 from relay.accounts.model import Account
 from relay.accounts.presets import PRESETS, preset_by_host, preset_for
-from relay.accounts.upstream import ApiPlaces, fill
+from relay.accounts.upstream import ApiPlaces, fill, may_log_in, tells_in_clear
 from relay.config.settings import UpstreamDefaults
 
 OFFICE = UpstreamDefaults()
 CAMPUS = UpstreamDefaults(host="mail.campus.example", port=2465, tls="implicit", trust="name:mail.campus.example")
+SITE = UpstreamDefaults(host="mail.site.example", port=25, tls="none")
 PLAIN = UpstreamDefaults(host="127.0.0.1", port=1025, tls="none")
 
 
@@ -149,3 +152,22 @@ def test_a_place_in_the_settings_comes_before_the_clouds():
     gmail = fill(account("gmail", transport="gmail"), OFFICE, places)
     assert (graph.host, graph.port, gmail.host, gmail.port) == ("graph.example", 8443, "gmail.example", 443)
     assert fill(account("m365"), OFFICE, places).host == "smtp.office365.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "defaults", "tells", "may"),
+    [
+        (account("custom", host="mail.example", tls="none"), OFFICE, True, False),
+        (account("custom", host="mail.example"), OFFICE, False, True),
+        (account("custom", host="127.0.0.1", tls="none"), OFFICE, False, True),
+        (account("custom", host="[::1]", tls="none"), OFFICE, False, True),
+        (account("custom", host="localhost", tls="none"), OFFICE, False, True),
+        (account(), SITE, True, True),
+        (account("custom", host="other.example", tls="none"), SITE, True, False),
+        (account("m365", tls="none"), SITE, True, False),
+        (replace(account("custom", host="mail.example", tls="none"), auth="none"), OFFICE, False, True),
+    ],
+)
+def test_a_login_goes_in_clear_only_where_the_settings_opt_out_for_that_host(given, defaults, tells, may):
+    upstream = fill(given, defaults)
+    assert (tells_in_clear(upstream), may_log_in(upstream)) == (tells, may)

@@ -234,3 +234,18 @@ async def test_suspending_twice_leaves_one_audit_row(control: Control) -> None:
     trail = await act(control, "audit")
     assert isinstance(trail, list)
     assert [entry["action"] for entry in trail] == ["account.add", "account.suspend", "account.resume"]
+
+
+async def test_who_opts_out_of_tls_is_warned(control: Control) -> None:
+    added = await act(control, "account.add", address="lan@example.com", host="lan.example", auth="none", tls="none")
+    assert isinstance(added, dict)
+    assert "mail goes to lan.example in CLEAR TEXT" in added["warning"]
+    changed = await act(control, "account.set", account="lan@example.com", tls="starttls")
+    assert isinstance(changed, dict)
+    assert changed["warning"] == ""
+    lines = await act(control, "account.set", account="lan@example.com", tls="none")
+    assert isinstance(lines, dict)
+    assert lines["warning"]
+    checked = await act(control, "check", login=False)
+    assert isinstance(checked, list)
+    assert any("lan.example in CLEAR TEXT" in str(line) for line in checked)

@@ -222,6 +222,7 @@ def test_no_condition_of_the_way_to_the_upstream_returns_mail(reason, stage):
         "certificate-name",
         "certificate-expired",
         "starttls-missing",
+        "cleartext-login",
         "starttls-refused",
         "protocol-error",
         "stage-timeout",
@@ -243,7 +244,7 @@ def test_the_reasons_that_transports_give_are_known(reason):
 
 
 @pytest.mark.parametrize(
-    "reason", ["certificate-invalid", "certificate-name", "certificate-expired", "starttls-missing"]
+    "reason", ["certificate-invalid", "certificate-name", "certificate-expired", "starttls-missing", "cleartext-login"]
 )
 def test_a_way_that_is_not_safe_stops_the_account(reason):
     diagnosis = diagnose(Unreachable(Stage.TLS, reason, ""))

@@ -185,7 +185,9 @@ def test_a_carrier_is_healthy_named_or_near() -> None:
     stopped = Account(3, "notices@example.com", "m365", "password", state=AccountState.SUSPENDED)
     other = Account(4, "a@other.example", "gmail", "password")
     everybody = [other, stopped, BILLING, ALARM]
-    known = Standing({account.id: {"password", "refresh_token"} for account in everybody}, {account.id for account in everybody})
+    known = Standing(
+        {account.id: {"password", "refresh_token"} for account in everybody}, {account.id for account in everybody}
+    )
 
     def order(named: str, near: str, troubled: tuple[Account, ...] = ()) -> list[Account]:
         return carriers(everybody, known, named=named, near=near, troubled=lambda account: account in troubled)

@@ -206,3 +206,9 @@ async def test_clear_only_by_opt_out_and_never_quietly(tmp_path: Path) -> None:
     assert PASSWORD not in written
     assert "AGFwcEBleGFtcGxlLmNvbQ" not in written  # the beginning of the response to AUTH PLAIN
     assert "stuffed" not in written  # content
+
+
+async def test_a_login_is_not_sent_in_clear_to_another_machine_whatever_the_account_says(tmp_path: Path) -> None:
+    async with ScriptedUpstream(tls="none", accounts=ACCOUNTS) as upstream:
+        failed(await carry(upstream, tmp_path, lane(mail()), host="mail.example"), "cleartext-login")
+        assert upstream.connections == []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.accounts.model import Upstream
+from relay.accounts.upstream import may_log_in
 from relay.credentials.errors import CredentialError
 from relay.credentials.oauth.errors import TokenRefused
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose
@@ -210,6 +211,10 @@ class _Opening:
     async def _tls(self, client: Client) -> str:
         """Greeting and TLS, in the order the account wants; the TLS version, "" for an account that opted out."""
         upstream, deadlines, on_step = self._upstream, self._deadlines, self._on_step
+        if not may_log_in(upstream):  # settings changed since the account was set, or the store was written by hand
+            self.stage = Stage.TLS
+            words = f"the login would go to {upstream.host} in clear text"
+            raise OpeningFailed(Unreachable(Stage.TLS, "cleartext-login", words))
         tls = await trusted(upstream.trust, self._way) if upstream.tls != "none" else None
         implicit = tls if upstream.tls == "implicit" else None
         greeting = await client.open(connect_s=deadlines.connect_s, greeting_s=deadlines.command_s, tls=implicit)
