@@ -40,10 +40,12 @@ def parse_proxy(text: str) -> Proxy:
     """
     text = text.strip()
     try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = urlsplit(text)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         raise ValueError(f"not the address of a proxy; {_RIGHT}") from None
+    if "://" not in text:  # `proxy:1080` may be either kind; a guess would be found out by mail that waits
+        raise ValueError(f"not the address of a proxy; {_RIGHT}")
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None:
         raise ValueError(f"a proxy of this kind is not known; {_RIGHT}")
