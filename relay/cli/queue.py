@@ -176,6 +176,8 @@ def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
         ("Client", message["client"]),
         ("Size", f"{message['size']} octets"),
         ("Accepted", moment(message["accepted_at"])),
+        ("Session", message["session_id"]),
+        ("Repaired", "; ".join(message["repairs"])),
         ("Envelope id", message["envid"]),
         ("Return", message["ret"]),
         *[

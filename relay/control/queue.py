@@ -13,6 +13,7 @@ from relay.control.context import Control, ControlError, iso
 from relay.control.selection import beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
 from relay.mail.ids import format_id, parse_id
+from relay.mail.mended import mended
 
 MAX_ROWS = 100_000
 
@@ -165,7 +166,10 @@ def account_name(control: Control, account_id: int) -> str:
 
 
 def message_facts(control: Control, message: Any) -> dict[str, Any]:
-    """A row of `messages` for people. `original_sender` None: the application named that sender itself."""
+    """A row of `messages` for people. `original_sender` None: the application named that sender itself.
+
+    `session_id` None: mail of our own, or from before this was kept. `repairs`: what `repaired` means.
+    """
     return {
         "id": format_id(message.id),
         "sender": message.reverse_path,
@@ -175,6 +179,9 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
         "client": message.client,
         "size": message.size,
         "accepted_at": iso(message.accepted_at),
+        "session_id": format_id(message.session) if message.session is not None else None,
+        "repaired": (repaired := message.repaired.split(",") if message.repaired else []),
+        "repairs": mended(repaired),
         "answer": message.answer or "queued",
         "envid": message.envid,
         "ret": message.ret,

@@ -157,7 +157,12 @@ class Reception:
             elif intake.hopeless:
                 return False
             elif self._left:
-                log.info("transaction.aborted", client=self._peer.name, bytes=intake.received)
+                log.info(
+                    "transaction.aborted",
+                    session_id=self._dialogue.session_id,
+                    client=self._peer.name,
+                    bytes=intake.received,
+                )
                 raise ConnectionResetError
             else:
                 self._news = self._door.loop.create_future()
@@ -211,6 +216,7 @@ class Reception:
         if not self.heard:
             log.warning(
                 "message.unanswered",
+                session_id=self._dialogue.session_id,
                 message_id=self._shown,
                 client=self._peer.name,
                 sender=self._sender.path,
@@ -252,6 +258,8 @@ class Reception:
             original_path="" if path == transaction.original_path else transaction.original_path or "<>",
             request=transaction.request,
             requests=requests if any(request is not NO_RECIPIENT_REQUEST for request in requests) else (),
+            session=self._dialogue.session,
+            repaired=",".join(self._intake.repaired),
         )
 
     def _report(self, size: int) -> None:
@@ -268,6 +276,7 @@ class Reception:
         observe("relay_accept_seconds", elapsed_s)
         log.info(
             "message.accepted",
+            session_id=self._dialogue.session_id,
             message_id=self._shown,
             client=self._peer.name,
             sender=path,
