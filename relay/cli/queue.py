@@ -178,6 +178,7 @@ def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
         ("Accepted", moment(message["accepted_at"])),
         ("Session", message["session_id"]),
         ("Repaired", "; ".join(message["repairs"])),
+        ("Trace", message["trace_id"]),
         ("Envelope id", message["envid"]),
         ("Return", message["ret"]),
         *[

@@ -14,6 +14,7 @@ from relay.control.selection import beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
 from relay.mail.ids import format_id, parse_id
 from relay.mail.mended import mended
+from relay.telemetry.tracing import trace_id
 
 MAX_ROWS = 100_000
 
@@ -169,7 +170,9 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
     """A row of `messages` for people. `original_sender` None: the application named that sender itself.
 
     `session_id` None: mail of our own, or from before this was kept. `repairs`: what `repaired` means.
+    `trace_id`: as a tracing tool shows it; None: nothing is traced.
     """
+    traced = control.settings.telemetry.otlp_endpoint
     return {
         "id": format_id(message.id),
         "sender": message.reverse_path,
@@ -182,6 +185,7 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
         "session_id": format_id(message.session) if message.session is not None else None,
         "repaired": (repaired := message.repaired.split(",") if message.repaired else []),
         "repairs": mended(repaired),
+        "trace_id": trace_id(message.id, message.header_message_id) if traced else None,
         "answer": message.answer or "queued",
         "envid": message.envid,
         "ret": message.ret,

@@ -112,6 +112,7 @@ SCHEMAS: Mapping[str, Schema] = {
         session_id="maybe",
         repaired="texts",
         repairs="texts",
+        trace_id="maybe",
     ),
     "Done": _object(changed="count", suspended="texts"),
     "Tested": _object(account="text", to="text", ok="yes", reply="text", cause="text", remedy="texts", steps="facts"),
