@@ -4,12 +4,12 @@ ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS builder
 WORKDIR /build
-COPY requirements/run.txt requirements/supply-chain.txt requirements/
+COPY requirements/image.txt requirements/supply-chain.txt requirements/
 # Two environments: the one that ships has no pip, the other one is left behind with this stage.
 RUN python3 -m venv /build/tools && \
     python3 -m venv --without-pip /opt/relay && \
     /build/tools/bin/pip --disable-pip-version-check --python /opt/relay/bin/python install \
-        --no-cache-dir --require-hashes --only-binary :all: -r requirements/run.txt && \
+        --no-cache-dir --require-hashes --only-binary :all: -r requirements/image.txt && \
     /build/tools/bin/pip --disable-pip-version-check install \
         --no-cache-dir --require-hashes --only-binary :all: -r requirements/supply-chain.txt
 COPY pyproject.toml LICENSE ./

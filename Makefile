@@ -84,11 +84,11 @@ image-test: $(VENV)/.dev
 sbom: $(VENV)/supply-chain/.done
 	mkdir -p dist
 	$(VENV)/supply-chain/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
-		--output-reproducible --spec-version 1.6 -o dist/sbom.cdx.json requirements/run.txt
+		--output-reproducible --spec-version 1.6 -o dist/sbom.cdx.json requirements/image.txt
 
 # Known vulnerabilities of the locked libraries; asks the advisory service of PyPI, so it needs the internet.
 audit: $(VENV)/supply-chain/.done
-	$(VENV)/supply-chain/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/run.txt
+	$(VENV)/supply-chain/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/image.txt
 
 $(VENV)/supply-chain/.done: requirements/supply-chain.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/supply-chain
@@ -98,6 +98,7 @@ $(VENV)/supply-chain/.done: requirements/supply-chain.txt | $(VENV)/bin/python
 # Locks with hashes; needs network and uv (https://docs.astral.sh/uv/).
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/run.txt
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/image.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/dev.txt
 	uv pip compile --group supply-chain --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements/supply-chain.txt
 

@@ -140,6 +140,14 @@ def open_conditions(connection: Connection) -> list[Condition]:
     return _ordered(connection, conditions.c.closed_at.is_(None))
 
 
+def lasts(connection: Connection, account_id: int | None, kind: ConditionKind) -> bool:
+    """Is one of that account and kind open?"""
+    chosen = (conditions.c.account_id == account_id) & (conditions.c.kind == kind.value)
+    return (
+        connection.scalar(select(conditions.c.id).where(chosen, conditions.c.closed_at.is_(None)).limit(1)) is not None
+    )
+
+
 def open_in_group(connection: Connection, group_key: str, cause: str | None = None) -> list[Condition]:
     """Suspensions that last, of the accounts of a group; `cause` None: whatever stopped them together."""
     chosen = (conditions.c.group_key == group_key) & (conditions.c.kind == ConditionKind.SUSPENDED.value)

@@ -187,6 +187,9 @@ def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
         ("Client", message["client"]),
         ("Size", f"{message['size']} octets"),
         ("Accepted", moment(message["accepted_at"])),
+        ("Session", message["session_id"]),
+        ("Repaired", "; ".join(message["repairs"])),
+        ("Trace", message["trace_id"]),
         ("Envelope id", message["envid"]),
         ("Return", message["ret"]),
         *[

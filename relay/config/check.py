@@ -20,7 +20,7 @@ from relay.mail.errors import RelayError
 
 SECRETS_DIR = Path("/run/secrets")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|URL|_PROXY$|_KEY$", re.IGNORECASE)
+_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|HEADERS|URL|_PROXY$|_KEY$", re.IGNORECASE)
 
 
 class SettingsError(RelayError):

@@ -8,6 +8,8 @@ from ipaddress import ip_address, ip_network
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
+from pydantic import SecretStr
+
 from relay.config.fields import shown
 
 _PORTS: dict[str, int] = {"http": 3128, "socks5": 1080}
@@ -40,10 +42,12 @@ def parse_proxy(text: str) -> Proxy:
     """
     text = text.strip()
     try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = urlsplit(text)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         raise ValueError(f"not the address of a proxy; {_RIGHT}") from None
+    if "://" not in text:  # `proxy:1080` may be either kind; a guess would be found out by mail that waits
+        raise ValueError(f"not the address of a proxy; {_RIGHT}")
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None:
         raise ValueError(f"a proxy of this kind is not known; {_RIGHT}")
@@ -60,6 +64,14 @@ def parse_proxy(text: str) -> Proxy:
     if password and not login:
         raise ValueError("a password without a login; give LOGIN:PASSWORD@ before the host")
     return Proxy(scheme, host, port or _PORTS[scheme], login, password)
+
+
+def url_with_password(proxy: Proxy, password: SecretStr | None) -> str:
+    """As a library takes it that names are resolved at the proxy for: a secret. `password` counts before its own."""
+    secret = password.get_secret_value() if password is not None else proxy.password
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    login = f"{quote(proxy.login, safe='')}:{quote(secret, safe='')}@" if proxy.login else ""
+    return f"{'socks5h' if proxy.scheme == 'socks5' else proxy.scheme}://{login}{host}:{proxy.port}"
 
 
 def exception_of(text: str) -> str:

@@ -9,7 +9,19 @@ from relay.config.variables import Variable, variables
 
 # Sections and fields that the daemon's reload puts in force. Whatever is not named here needs a restart.
 _TAKEN_OVER = frozenset(
-    {"listener", "listeners", "accounts_file", "dispatch", "submission", "queue", "log", "oauth", "upstream", "imap"}
+    {
+        "listener",
+        "listeners",
+        "accounts_file",
+        "dispatch",
+        "submission",
+        "queue",
+        "log",
+        "oauth",
+        "telemetry",
+        "upstream",
+        "imap",
+    }
 )
 _NOT_TAKEN_OVER = frozenset(
     {("oauth", "ca_file"), ("dispatch", "login_check_s"), ("submission", "graph_url"), ("submission", "gmail_url")}

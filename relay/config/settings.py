@@ -40,6 +40,7 @@ from relay.config.fields import (
     Wrong,
     YesNo,
 )
+from relay.config.telemetry import TelemetrySettings as TelemetrySettings
 from relay.config.trust import trust_anchor
 
 
@@ -292,6 +293,7 @@ class RelaySettings(BaseSettings):
     oauth: OAuthSettings = OAuthSettings()
     notices: NoticesSettings = NoticesSettings()
     mailbox: MailboxSettings = MailboxSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
 

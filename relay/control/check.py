@@ -14,6 +14,7 @@ from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
 from relay.accounts.upstream import may_log_in, tells_in_clear
 from relay.config.check import warnings as doubtful
+from relay.config.extras import ExtraMissing, require_extras
 from relay.control.apply import apply_file
 from relay.control.context import Control, ControlError
 from relay.control.egress import path_of
@@ -55,6 +56,11 @@ def _settings(control: Control, line: Any) -> None:
     way = way_of_all(control.settings.egress).described("")
     if way:
         line("settings", "ok", f"connections leave {way}")
+    try:
+        require_extras(control.settings)
+    except ExtraMissing as missing:
+        words, _, remedy = str(missing).partition("; ")
+        line("settings", "failed", words, remedy)
     for warning in doubtful(control.settings):
         words, _, remedy = warning.partition("; ")
         line("settings", "warning", words, remedy)

@@ -13,6 +13,8 @@ from relay.control.context import Control, ControlError, iso
 from relay.control.selection import beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
 from relay.mail.ids import format_id, parse_id
+from relay.mail.mended import mended
+from relay.telemetry.tracing import trace_id
 
 MAX_ROWS = 100_000
 
@@ -165,7 +167,12 @@ def account_name(control: Control, account_id: int) -> str:
 
 
 def message_facts(control: Control, message: Any) -> dict[str, Any]:
-    """A row of `messages` for people. `original_sender` None: the application named that sender itself."""
+    """A row of `messages` for people. `original_sender` None: the application named that sender itself.
+
+    `session_id` None: mail of our own, or from before this was kept. `repairs`: what `repaired` means.
+    `trace_id`: as a tracing tool shows it; None: nothing is traced.
+    """
+    traced = control.settings.telemetry.otlp_endpoint
     return {
         "id": format_id(message.id),
         "sender": message.reverse_path,
@@ -175,6 +182,10 @@ def message_facts(control: Control, message: Any) -> dict[str, Any]:
         "client": message.client,
         "size": message.size,
         "accepted_at": iso(message.accepted_at),
+        "session_id": format_id(message.session) if message.session is not None else None,
+        "repaired": (repaired := message.repaired.split(",") if message.repaired else []),
+        "repairs": mended(repaired),
+        "trace_id": trace_id(message.id, message.header_message_id) if traced else None,
         "answer": message.answer or "queued",
         "envid": message.envid,
         "ret": message.ret,

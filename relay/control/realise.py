@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from relay.accounts import store
+from relay.accounts import conditions, store
+from relay.accounts.conditions import ConditionKind
 from relay.accounts.errors import AccountInUse
 from relay.accounts.managing import managed_secrets, set_manager, set_secret_manager, set_web_hosts
 from relay.accounts.model import Account, Sender
@@ -117,6 +118,8 @@ def _account(
     if existing is None:
         account_id = store.add_account(connection, declared.address, now_ms=now_ms(), **settings)
         existing = store.get_account(connection, account_id)
+    if _was_moved(connection, existing, settings):
+        settings["transport"] = existing.transport
     oauth = _oauth(connection, control, declared, existing, settings, given)
     changed = {name: value for name, value in settings.items() if getattr(existing, name) != value}
     if existing.oauth != oauth:
@@ -135,6 +138,13 @@ def _account(
         done.acted.append(now.id)
         if stopped_by_relay(now) and now.auth not in WITH_A_PERSON:
             done.resumed += resume(connection, now.id, now_ms=now_ms(), actor=control.actor)
+
+
+def _was_moved(connection: Connection, existing: Account, settings: Mapping[str, Any]) -> bool:
+    """Did it leave the transport that the file says, as the file lets it? Going back would stop its mail again."""
+    if (existing.transport, settings["transport"], settings["fallback"]) != ("graph", "smtp", "graph"):
+        return False
+    return conditions.lasts(connection, existing.id, ConditionKind.MOVED)
 
 
 def _oauth(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from relay.config.check import load, warnings
+from relay.config.extras import require_extras
 from relay.config.reloading import Reloading, reloading
 from relay.config.settings import RelaySettings
 from relay.control.context import Control
@@ -20,6 +21,7 @@ from relay.daemon.activation import notify
 from relay.daemon.build import Relay
 from relay.daemon.doors import Planned, plan
 from relay.daemon.refusals import why
+from relay.daemon.traces import Traces
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, get_logger
 
@@ -57,12 +59,13 @@ class Reloader:
         relay: Relay,
         *,
         users: Iterable[Callable[[Control], None]],
+        traces: Traces,
         read: Callable[[], RelaySettings] = load,
     ) -> None:
         self.settings = settings
         self.control = replace(relay.control, reload=self.reload)
         self.accounts_file = AccountsFile(lambda: self.control)
-        self._relay, self._users, self._read = relay, tuple(users), read
+        self._relay, self._users, self._read, self._traces = relay, tuple(users), read, traces
         self._turn = asyncio.Lock()
         self._ended = False
         self._tell()
@@ -109,6 +112,7 @@ class Reloader:
         try:
             wanted = await asyncio.to_thread(self._read)
             new = reloading(self.settings, wanted)
+            await asyncio.to_thread(require_extras, new.settings)
             planned = await asyncio.to_thread(plan, new.settings)
             await self.accounts_file.check(replace(self.control, settings=new.settings))
             restart = [*new.restart, *self._kept_by_systemd(planned)]
@@ -153,6 +157,7 @@ class Reloader:
         self._relay.aftercare.mailboxes.configure(new.imap, new.submission)
         core.queue.configure(memory_bytes=new.dispatch.memory_bytes, inline_bytes=new.queue.inline_bytes)
         core.queue.room.configure(floor_bytes=new.queue.min_free_bytes, max_message_bytes=new.max_message_bytes)
+        self._traces.configure(new.telemetry)
         self.settings = new
         self.control = replace(self.control, settings=new)
         self._tell()

@@ -14,6 +14,7 @@ from typing import Any
 
 from relay import __version__
 from relay.config.check import warnings
+from relay.config.extras import require_extras
 from relay.config.settings import RelaySettings
 from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
@@ -21,6 +22,7 @@ from relay.daemon.activation import Inherited, inherited, notify
 from relay.daemon.build import Relay, build
 from relay.daemon.refusals import why
 from relay.daemon.reload import Hangups, Reloader
+from relay.daemon.traces import Traces
 from relay.daemon.web import Web
 from relay.database import migration
 from relay.database.engine import open_database
@@ -40,6 +42,7 @@ def serve(settings: RelaySettings) -> int:
     for problem in harden_process():
         log.warning("daemon.fault", where="hardening", detail=problem)
     try:
+        require_extras(settings)
         _migrate_apart(settings.database.path(settings.data_dir))
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
@@ -105,9 +108,11 @@ async def _run(settings: RelaySettings) -> int:
     async with build(settings, on_lost=lost) as relay:
         server = ControlServer(settings.data_dir, relay.control)
         web = Web(settings.console, settings.data_dir) if settings.console.enabled else None
-        reloader = Reloader(settings, relay, users=(server.configure,))
+        traces = Traces(settings.egress)
+        reloader = Reloader(settings, relay, users=(server.configure,), traces=traces)
         try:
             await reloader.accounts_file.start()
+            traces.configure(settings.telemetry)
             await _start(relay, server, given)
             sampling = asyncio.create_task(SAMPLER.run(), name="sampler")
             if web is not None:
@@ -120,6 +125,7 @@ async def _run(settings: RelaySettings) -> int:
             if web is not None:
                 await web.stop()
             await _stop(relay, server, reloader.settings, orderly=False)
+            await traces.stop()
             raise
         sampling.cancel()
         notify(os.environ, "STOPPING=1")
@@ -128,6 +134,7 @@ async def _run(settings: RelaySettings) -> int:
             status = 1
         if web is not None:
             await web.stop()
+        await traces.stop()
     log.info("daemon.stopped", code=status)
     return status
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -74,7 +74,7 @@ class Database:
 def connect_sqlite(path: Path) -> Engine:
     """The write engine: one connection, WAL, every commit synced (sqlite.org/pragma.html#pragma_synchronous)."""
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),  # not as text: a `?` in the path would begin its parameters
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "cached_statements": 256},
     )

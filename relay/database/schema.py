@@ -138,6 +138,8 @@ messages = Table(
     Column("envid", Text),  # xtext (RFC 3461 4.4)
     Column("answer", Text),  # direct: the application heard the verdict itself; NULL: queued
     Column("notice", Text),  # mail of our own: aftercare's kind of notice; NULL: an application's
+    Column("session", Id),  # of the front door, as its log lines name it; NULL: it came in by none
+    Column("repaired", Text),  # what was put right in its content, commas between; NULL: nothing
 )
 
 _spooled = text("spool IS NOT NULL")

@@ -24,6 +24,7 @@ from relay.dispatch.owing import owing
 from relay.dispatch.probes import Probes
 from relay.dispatch.resting import resting, shared_upstream
 from relay.dispatch.settling import Settler
+from relay.dispatch.spans import trace_attempt
 from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
 from relay.mail.errors import StorageFailed, StorageFull
@@ -31,7 +32,7 @@ from relay.mail.outcome import Outcome
 from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.store import Queue
 from relay.submission.transport import Transport
-from relay.telemetry import get_logger
+from relay.telemetry import get_logger, tracing
 
 log = get_logger()
 
@@ -191,6 +192,8 @@ class Dispatcher:
         self._keep_age(message, self._upkeep.unfollowed_ms())
         expected = waiting.get(message.id) if waiting else None
         result = recording.record(attempt, outcomes, settings=self.settings, now=now, chance=chance, expected=expected)
+        if tracing.current is not None:
+            trace_attempt(tracing.current, attempt, outcomes, result)
         if result.accepted:
             lane.quota.spend(result.accepted, now / 1000)
             lane.well()

@@ -20,6 +20,7 @@ from relay.queue.ledger import LedgerFull
 from relay.queue.model import Message
 from relay.queue.store import Queue
 from relay.submission.transport import Submission, Transport
+from relay.telemetry import tracing
 
 _CLAIM = 200  # deliveries taken in hand at a time
 _IN_HAND = 500  # messages in hand beyond which fresh ones wait in the store
@@ -246,6 +247,8 @@ class Lane:
                 upstream,
                 now,
             )
+            if tracing.current is not None:
+                attempt.marks = []
             if message.asks:
                 attempt.request = message.request
                 attempt.requests = tuple([delivery.request for delivery in message.deliveries])

@@ -10,6 +10,7 @@ from relay.listener.door import Door
 from relay.listener.policy import Peer, Sender
 from relay.mail.address import Malformed, RcptArgument, parse_mail, parse_rcpt
 from relay.mail.dsn import NO_MESSAGE_REQUEST, MessageRequest, RecipientRequest
+from relay.mail.ids import format_id
 from relay.mail.reply import Reply
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
@@ -48,6 +49,8 @@ class Dialogue:
     def __init__(self, door: Door, peer: Peer) -> None:
         self._door = door
         self.peer = peer
+        self.session = door.queue.new_id()
+        self.session_id = format_id(self.session)  # for the log
         self._bogus = 0
         self._errors = 0
         self.helo = ""
@@ -83,6 +86,7 @@ class Dialogue:
         count("relay_messages_rejected_total", reason=reply.status)
         log.info(
             "transaction.rejected",
+            session_id=self.session_id,
             code=reply.code,
             status=reply.status,
             reply=reply.text,

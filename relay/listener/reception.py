@@ -23,8 +23,9 @@ from relay.mail.ids import format_id
 from relay.mail.reencode import Reencoder
 from relay.mail.tolerance import DEFAULT
 from relay.queue.model import Arrival
-from relay.telemetry import get_logger
+from relay.telemetry import get_logger, tracing
 from relay.telemetry.counters import count, observe
+from relay.telemetry.tracing import Span, Step, Tracer
 
 log = get_logger()
 
@@ -157,7 +158,12 @@ class Reception:
             elif intake.hopeless:
                 return False
             elif self._left:
-                log.info("transaction.aborted", client=self._peer.name, bytes=intake.received)
+                log.info(
+                    "transaction.aborted",
+                    session_id=self._dialogue.session_id,
+                    client=self._peer.name,
+                    bytes=intake.received,
+                )
                 raise ConnectionResetError
             else:
                 self._news = self._door.loop.create_future()
@@ -194,6 +200,7 @@ class Reception:
             arrival = self._arrival(content)
             if client is not None and client.answer == "direct":
                 expected = self._door.queue.verdicts.expect(self._id, len(arrival.recipients), arrival.account_id)
+            began_ns = time.time_ns()
             await self._door.queue.accept(arrival)
         except Exception as error:
             if expected is not None:
@@ -204,6 +211,8 @@ class Reception:
         if client is not None:
             self._door.policy.accepted(self._peer, intake.size)
         self._report(content.size)
+        if tracing.current is not None:
+            self._tell_of(tracing.current, arrival, began_ns)
         reply = b"250 2.0.0 Ok: queued as %b\r\n" % self._shown.encode()
         if expected is not None:
             limit_s = self._door.direct_timeout_s
@@ -211,6 +220,7 @@ class Reception:
         if not self.heard:
             log.warning(
                 "message.unanswered",
+                session_id=self._dialogue.session_id,
                 message_id=self._shown,
                 client=self._peer.name,
                 sender=self._sender.path,
@@ -252,6 +262,8 @@ class Reception:
             original_path="" if path == transaction.original_path else transaction.original_path or "<>",
             request=transaction.request,
             requests=requests if any(request is not NO_RECIPIENT_REQUEST for request in requests) else (),
+            session=self._dialogue.session,
+            repaired=",".join(self._intake.repaired),
         )
 
     def _report(self, size: int) -> None:
@@ -268,6 +280,7 @@ class Reception:
         observe("relay_accept_seconds", elapsed_s)
         log.info(
             "message.accepted",
+            session_id=self._dialogue.session_id,
             message_id=self._shown,
             client=self._peer.name,
             sender=path,
@@ -277,6 +290,27 @@ class Reception:
             elapsed_ms=int(elapsed_s * 1000),
             **more,
         )
+
+    def _tell_of(self, tracer: Tracer, arrival: Arrival, began_ns: int) -> None:
+        """The span of its acceptance; `began_ns`: when its commit began."""
+        if not tracer.wants(self._id, arrival.header_message_id):
+            return
+        now = time.time_ns()
+        facts: dict[str, str | int | bool] = {
+            "relay.message_id": self._shown,
+            "relay.session_id": self._dialogue.session_id,
+            "relay.account": self._door.policy.account(arrival.account_id),
+            "relay.client": self._peer.name,
+            "relay.recipients": len(arrival.recipients),
+            "relay.size": arrival.content.size,
+        }
+        if arrival.repaired:
+            facts["relay.repaired"] = arrival.repaired
+        if tracer.addresses:
+            facts |= {"relay.sender": arrival.reverse_path, "relay.recipient": ", ".join(arrival.recipients[:20])}
+        started_ns = now - int((time.perf_counter() - self._started) * 1e9)
+        steps = (Step("receive", began_ns), Step("commit", now))
+        tracer.add(Span("accept", self._id, arrival.header_message_id, started_ns, now, facts, steps=steps, root=True))
 
     def close(self) -> None:
         """Forget what was not accepted."""

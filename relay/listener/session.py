@@ -204,8 +204,8 @@ class RelaySession(SMTP):
         if isinstance(entered, Reply):
             return self._turn_away(entered)
         self._peer = entered
-        log.info("session.opened", client=entered.name)
         self._dialogue = Dialogue(self._door, entered)
+        log.info("session.opened", session_id=self._dialogue.session_id, client=entered.name)
         if self._tls:
             self._dialogue.reset(tls=True)
         await asyncio.sleep(0)  # what came before the greeting is in the reader behind this
@@ -402,6 +402,13 @@ class RelaySession(SMTP):
             self._shut()
         if self._peer is not None:
             self._door.policy.leave(self._peer)
-            peer = self._dialogue.peer if self._dialogue is not None else self._peer
-            log.info("session.closed", client=peer.name, messages=self._messages, bytes=self._octets, reason=reason)
+            self._report(self._peer, reason)
         self._door.closed(self)
+
+    def _report(self, peer: Peer, reason: str) -> None:
+        named, dialogue = dict[str, str](), self._dialogue
+        if dialogue is not None:
+            peer, named["session_id"] = dialogue.peer, dialogue.session_id
+        log.info(
+            "session.closed", client=peer.name, messages=self._messages, bytes=self._octets, reason=reason, **named
+        )

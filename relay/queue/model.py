@@ -103,6 +103,8 @@ class Arrival:
     request: MessageRequest = NO_MESSAGE_REQUEST
     requests: tuple[RecipientRequest, ...] = ()  # one for each recipient, in their order; empty: none has any
     answer: str = ""  # direct: the application hears the verdict itself; "": queued
+    session: int = 0  # in which it came, an id from `Queue.new_id`; 0: in none
+    repaired: str = ""  # what was put right in its content, commas between
 
 
 @dataclass(slots=True)  # not frozen: see Arrival

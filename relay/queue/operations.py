@@ -36,6 +36,8 @@ _QUEUE = Batch(
                 "eight_bit",
                 "smtputf8",
                 "spool",
+                "session",
+                "repaired",
                 "accepted_at",
                 "body",
                 "recipient",
@@ -43,9 +45,9 @@ _QUEUE = Batch(
             ),
             """
             INSERT INTO messages (id, account_id, reverse_path, header_message_id, client, size, eight_bit, smtputf8,
-                                  spool, accepted_at)
+                                  spool, session, repaired, accepted_at)
             VALUES (:id, :account_id, :reverse_path, :header_message_id, :client, :size, :eight_bit, :smtputf8,
-                    :spool, :accepted_at);
+                    :spool, :session, :repaired, :accepted_at);
             INSERT INTO contents (message_id, body) SELECT :id, :body WHERE :body IS NOT NULL;
             INSERT INTO deliveries (message_id, number, recipient, account_id, state, due_at, attempts, owner, token,
                                     possible_duplicate)

@@ -179,6 +179,8 @@ class Queue:
             int(arrival.eight_bit),
             int(arrival.smtputf8),
             content.spool,
+            arrival.session or None,
+            arrival.repaired or None,
             now,
         )
         noted: Sequence[tuple[object, ...]] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,12 @@ class Submission:
     request: MessageRequest = field(default=NO_MESSAGE_REQUEST, kw_only=True)
     requests: tuple[RecipientRequest, ...] = field(default=(), kw_only=True)
     passed_on: bool = field(default=False, kw_only=True)
+    marks: list[tuple[str, float]] | None = field(default=None, kw_only=True)  # None: nobody wants to know
+
+    def mark(self, step: str) -> None:
+        """A step of carrying it has ended now."""
+        if self.marks is not None:
+            self.marks.append((step, time.monotonic()))
 
 
 class Source(Protocol):

@@ -47,6 +47,8 @@ EVENTS: dict[str, Event] = {
     "library.logged": _event("warning", "a library spoke through the standard logging module", "logger", "traceback"),
     "settings.restart_needed": _event("warning", "changed, and counts from the next start on only", "settings"),
     "log.dropped": _event("warning", "nobody read the log fast enough, or it could not be written", "lines"),
+    "traces.failed": _event("warning", "the collector of traces takes none; mail goes on"),
+    "traces.recovered": _event("info", "the collector of traces takes them again"),
     # front door
     "listener.started": _event("info", "a front door listens", "tls"),
     "listener.stopped": _event("info", "a front door is closed"),

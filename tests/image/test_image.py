@@ -200,7 +200,7 @@ def test_what_the_image_says_of_itself_and_holds(image: Image) -> None:
         for folder in image.root.glob("opt/relay/lib/python3*/site-packages/*.dist-info")
     }
     assert listed == installed
-    locked = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", (REPOSITORY / "requirements/run.txt").read_text(), re.M)
+    locked = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", (REPOSITORY / "requirements/image.txt").read_text(), re.M)
     assert installed <= {(_normal(name), version) for name, version in locked}
     assert not list(image.root.glob("opt/relay/lib/python3*/site-packages/pip*"))
     [package] = image.root.glob("opt/relay/lib/python3*/site-packages/relay")

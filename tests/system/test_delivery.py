@@ -27,11 +27,15 @@ async def test_a_plain_mail_arrives_with_the_senders_own_login(upstream: Scripte
         assert message.content.endswith(b"\r\n\r\nbody\r\n..dot at the start\r\n")
         relayed = await daemon.event("delivery.relayed", recipient="ann@example.org")
         assert relayed["account"] == APP
-        await daemon.event("session.opened", client="127.0.0.1")
-        assert (await daemon.event("session.closed", client="127.0.0.1"))["messages"] == 1
+        session = (await daemon.event("session.opened", client="127.0.0.1"))["session_id"]
+        assert (await daemon.event("session.closed", session_id=session))["messages"] == 1
+        accepted = await daemon.event("message.accepted", session_id=session)
+        assert accepted["repaired"] == "From,Date,Message-ID"
         assert upstream.clear_octets(b"AUTH") == upstream.clear_octets(b"MAIL") == 0
         traced = await daemon.cli("trace", relayed["message_id"], "--json")
-        assert "relayed" in traced.stdout
+        [story] = json.loads(traced.stdout)
+        assert (story["session_id"], story["repaired"]) == (session, ["From", "Date", "Message-ID"])
+        assert [event["event"] for event in story["events"]] == ["accepted", "attempt.accepted", "relayed"]
 
 
 async def test_each_recipient_has_its_own_end(upstream: ScriptedUpstream, relaying: Relaying) -> None:

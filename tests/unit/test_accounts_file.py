@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
-from relay.accounts import store
+from relay.accounts import conditions, store
+from relay.accounts.conditions import ConditionKind
 from relay.accounts.model import AccountState
 from relay.cli.applying import line_of
 from relay.config.settings import RelaySettings
@@ -21,6 +23,7 @@ from relay.control.declaration import DeclarationRefused, read_declaration
 from relay.control.declared_tables import AccountTable, ClientTable
 from relay.control.parameters import parameters_of
 from relay.daemon.build import open_control
+from relay.diagnosis.model import Who
 from relay.queue.model import Arrival
 from tests.peers.vault import TOKEN, VaultPeer
 from tests.store import arrival
@@ -311,6 +314,37 @@ async def test_a_new_password_lets_a_stopped_account_go_on(control: Control, fil
 
     assert await suspended_for("login-refused") is AccountState.OK
     assert await suspended_for("operator") is AccountState.SUSPENDED
+
+
+async def test_an_account_that_moved_as_the_file_allows_is_not_moved_back(control: Control, file: Path) -> None:
+    def declared(fallback: str) -> str:
+        return (
+            f'[accounts."erp@example.com"]\nprovider = "m365"\nauth = "oauth-app"\ntenant = "contoso.onmicrosoft.com"\n'
+            f'client_id = "11111111-2222-3333-4444-555555555555"\nclient_secret = {{ file = "secret" }}\n{fallback}'
+        )
+
+    def transport() -> str:
+        account = control.directory.by_address("erp@example.com")
+        assert account is not None
+        return account.transport
+
+    allowed = declared('fallback = "graph"\n')
+    await apply(control, file, allowed)
+    account = control.directory.by_address("erp@example.com")
+    assert account is not None
+
+    def move(connection: Connection) -> None:  # as daemon.moving does
+        store.update_account(connection, account.id, transport="graph")
+        what = {"kind": ConditionKind.MOVED, "cause": "moved-to-graph", "who": Who.ADMINISTRATOR, "detail": ""}
+        conditions.open_condition(connection, account_id=account.id, now_ms=1, **what)
+
+    await control.database.write(move)
+    await control.directory.reload()
+    assert await apply(control, file, allowed) == []
+    assert await apply(control, file, allowed + "per_minute = 7\n") != []
+    assert transport() == "graph"
+    assert "transport" in "".join(await apply(control, file, declared("")))  # allowed no more
+    assert transport() == "smtp"
 
 
 async def test_which_file(tmp_path: Path, file: Path) -> None:

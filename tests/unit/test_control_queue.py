@@ -111,6 +111,24 @@ async def test_what_the_application_asked_is_shown_with_the_message(control: Con
     assert "Asked" not in dict(message_lines(plain))
 
 
+async def test_session_and_repairs_are_kept_with_the_message(control: Control) -> None:
+    given = arrival("a@example.org", sender="ann@example.com")
+    session = control.queue.new_id()
+    number = format_id(await control.queue.accept(replace(given, session=session, repaired="bare-lf,-bcc,Date")))
+    [story] = await act(control, "trace", id=number)  # type: ignore[misc]
+    shown = await act(control, "queue.show", id=number)
+    assert isinstance(shown, dict)
+    for message in (shown, story):
+        assert message["session_id"] == format_id(session)
+        assert message["repaired"] == ["bare-lf", "-bcc", "Date"]
+        lines = dict(message_lines(message))
+        assert lines["Session"] == format_id(session)
+        assert str(lines["Repaired"]).endswith("Bcc was taken out; Date was missing and was added")
+    plain = await act(control, "queue.show", id=await accept(control, "c@example.org"))
+    assert isinstance(plain, dict)
+    assert (plain["session_id"], plain["repaired"], plain["repairs"]) == (None, [], [])
+
+
 async def test_hold_release_retry_remove(control: Control) -> None:
     number = await accept(control, "a@example.org", "b@example.org")
     held = await act(control, "queue.hold", ids=[number])

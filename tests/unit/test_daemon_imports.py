@@ -7,6 +7,7 @@ import sys
 
 HEAVY = (
     *("alembic", "mako", "httpx", "authlib", "joserfc", "rich", "typer", "fastapi", "jinja2"),
+    *("opentelemetry", "requests", "apprise"),
     *("sqlalchemy.orm", "sqlalchemy.dialects.postgresql"),
 )
 

@@ -23,7 +23,7 @@ PASSWORD = "hush-hush"
     ("text", "proxy"),
     [
         ("http://proxy.example:8080", Proxy("http", "proxy.example", 8080)),
-        ("proxy.example", Proxy("http", "proxy.example", 3128)),
+        ("http://proxy.example", Proxy("http", "proxy.example", 3128)),
         ("socks5://10.0.0.1", Proxy("socks5", "10.0.0.1", 1080)),
         ("SOCKS5H://Proxy.Example:9/", Proxy("socks5", "proxy.example", 9)),
         ("http://[2001:db8::1]:3128", Proxy("http", "2001:db8::1", 3128)),
@@ -55,6 +55,9 @@ def test_a_proxy_as_people_write_it(text: str, proxy: Proxy) -> None:
         f"http://ann:{PASSWORD}%0d%0aX@proxy:1",
         "http://ann:" + PASSWORD * 40 + "@proxy:1",
         "http://[::1",
+        "proxy.example",
+        "proxy.example:3128",
+        "foo",
         "",
     ],
 )

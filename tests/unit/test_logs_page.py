@@ -38,7 +38,7 @@ def test_every_event_has_its_row() -> None:
 
 def test_every_common_key_is_explained() -> None:
     explained = set(re.findall(r"`([a-z_]+)`", PAGE.partition("## Keys")[2].partition("## Events")[0]))
-    assert COMMON_KEYS - explained <= {"delivery_id", "session_id", "account_id"}  # not in use at level info
+    assert COMMON_KEYS - explained <= {"delivery_id", "account_id"}  # not in use at level info
 
 
 def test_the_sample_is_of_this_vocabulary() -> None:

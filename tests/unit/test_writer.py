@@ -114,6 +114,16 @@ def test_the_migrations_build_the_schema_of_the_code(tmp_path: Path) -> None:
     assert scripts.get_current_head() == migration.HEAD
 
 
+def test_any_name_of_a_folder_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "a?b=c#d %41&uri=true" / "relay.db"
+    path.parent.mkdir()
+    engine = connect_sqlite(path)
+    assert migration.upgrade(engine) is True
+    engine.dispose()
+    assert path.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.parent.name]
+
+
 def test_only_a_missing_or_older_store_is_said_to_need_migration(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     assert migration.needed(path)

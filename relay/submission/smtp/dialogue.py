@@ -136,9 +136,13 @@ class Dialogue:
                 self._wire.check()
                 self._wire.put(*self._envelope(transaction))
         connection.needs_reset = True
+        submission = transaction.submission
         if await self._offer(transaction):
+            submission.mark("envelope")
             following = await self._deliver(transaction)
+            submission.mark("content")
             await self._learn_verdict(transaction)
+            submission.mark("reply")
         self._report(transaction)
         return following
 

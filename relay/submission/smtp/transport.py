@@ -114,6 +114,7 @@ class SmtpTransport:
             )
             connection.age = age
             made.append(connection)
+            submission.mark("connect")
             return connection
         except OpeningFailed as error:
             failure = error.outcome
