@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from relay.aftercare.letters import plain, put_text
 from relay.aftercare.original import Original
 from relay.aftercare.wording import indented, line, moment, numbered, rendered
+from relay.mail.counted import counted
 from relay.mail.dsn import decoded_xtext, seven_bit
 from relay.mail.header import format_date
 from relay.queue.model import Owed
@@ -144,14 +145,14 @@ def _said(fate: Fate) -> str:
 def _others(waits: int) -> str:
     if not waits:
         return ""
-    return f" {waits} other recipient{' is' if waits == 1 else 's are'} still tried."
+    return f" {counted(waits, 'other recipient')} {'is' if waits == 1 else 'are'} still tried."
 
 
 def _unsaid(count: int) -> str:
     if not count:
         return ""
     return (
-        f"{count} more notice{' was' if count == 1 else 's were'} not written, because there were too many in an hour: "
+        f"{counted(count, 'more notice')} {'was' if count == 1 else 'were'} not written, as too many came in an hour; "
         "whoever runs the relay sees all of it with relay queue list --state bounced"
     )
 

@@ -13,6 +13,7 @@ from relay.aftercare.wording import indented, line, moment, numbered, rendered, 
 from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.conditions import CONDITIONS
 from relay.diagnosis.model import Entry, Who
+from relay.mail.counted import counted
 
 MOST_LISTED = 20  # accounts in one notice; the others are counted
 _AADSTS = re.compile(r"\bAADSTS\d{3,9}\b")
@@ -95,7 +96,7 @@ def to_administrator(trouble: Trouble, *, relay: str, repeat_s: float) -> tuple[
         cause_id=_cause_id(trouble),
         actor=_ACTORS[trouble.who],
         since=moment(trouble.since),
-        count=f"{len(trouble.concerned)}, {trouble.owed} deliveries wait",
+        count=f"{len(trouble.concerned)}, {counted(trouble.owed, 'delivery')} {_wait(trouble.owed)}",
         accounts=indented(_account_lines(trouble)),
         cause=line(entry.cause),
         reply=indented(_replies(trouble)),
@@ -123,7 +124,8 @@ def over(trouble: Trouble, *, relay: str) -> tuple[str, str]:
     """Subject and text for everybody who heard of the trouble: it is over."""
     name = "Renewed" if trouble.kind is ConditionKind.EXPIRING else "Works again"
     closed = max(condition.closed_at or 0 for condition in trouble.conditions)
-    left = f"{trouble.owed} deliveries still wait and go out now." if trouble.owed else "Nothing waits any more."
+    goes = f"{_wait(trouble.owed)} and {'goes' if trouble.owed == 1 else 'go'}"
+    left = f"{counted(trouble.owed, 'delivery')} still {goes} out now." if trouble.owed else "Nothing waits any more."
     if trouble.kind is ConditionKind.MAILBOX:
         left = "Mail went out all the while."
     return rendered(
@@ -226,3 +228,7 @@ def _again(kind: ConditionKind, repeat_s: float) -> str:
 
 def _often(repeat_s: float) -> str:
     return "once a day" if repeat_s == 86_400 else f"every {span(repeat_s)}"
+
+
+def _wait(count: int) -> str:
+    return "waits" if count == 1 else "wait"

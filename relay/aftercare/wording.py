@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
+from relay.mail.counted import counted
 from relay.telemetry.cleaning import clean_text
 
 _WIDTH = 76  # characters; RFC 5322 2.1.1 asks for no more than 78
@@ -61,8 +62,8 @@ def span(seconds: float) -> str:
     for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
         if seconds >= size:
             count = round(seconds / size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{round(seconds)} seconds"
+            return counted(count, unit)
+    return counted(round(seconds), "second")
 
 
 def _broken(line: str) -> list[str]:

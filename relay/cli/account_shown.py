@@ -65,7 +65,7 @@ def _list_logins(*, as_json: bool) -> None:
         say(f"{name}: {text}.")
     left = sum(entry["uses_password"] for entry in result)
     if result:
-        say(f"{left} of {len(result)} log in with a password.")
+        say(f"Logging in with a password: {left} of {len(result)}.")
 
 
 def show(address: Address, as_json: Json = False) -> None:

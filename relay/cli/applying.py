@@ -10,6 +10,7 @@ import typer
 
 from relay.cli.output import Json, print_json, say
 from relay.cli.session import perform
+from relay.mail.counted import counted
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
@@ -40,17 +41,18 @@ def apply(
         print_json(result)
         return
     if release:
-        say(f"{result['released']} accounts, senders and clients are managed by hand from now on.")
+        say(f"Managed by hand from now on: {counted(result['released'], 'entry')}.")
         return
     for change in result["changes"]:
         say(line_of(change))
     for address, waiting in result["waiting"].items():
-        say(f"  account {address} is declared no more; it goes when the {waiting} deliveries that wait for it are gone")
+        owed = counted(waiting, "delivery")
+        say(f"  account {address} is declared no more; it goes when what waits for it is gone: {owed}")
     count = len(result["changes"])
     if not count:
         say(f"Nothing to change: all is as {result['file']} says.")
     else:
-        say(f"{count} change{'' if count == 1 else 's'} {'made' if result['applied'] else 'to make: relay apply'}.")
+        say(f"{counted(count, 'change')} {'made' if result['applied'] else 'to make: relay apply'}.")
 
 
 def line_of(change: Mapping[str, Any]) -> str:

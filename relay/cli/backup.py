@@ -12,6 +12,7 @@ import typer
 from relay.cli.output import Json, complain, moment, note, print_json, say
 from relay.cli.session import actor, check_owner, perform, settings_or_refuse
 from relay.control.refusal import ControlError
+from relay.mail.counted import counted
 
 _TWICE = (
     "What was delivered since the backup was made is in it as waiting mail: it would be sent again. Restore once, and "
@@ -57,9 +58,10 @@ def backup(
     if as_json:
         print_json({"file": str(target), "size": size, "with_keys": with_keys, **facts})
     else:
-        say(f"Wrote {target}: {size} octets, schema {facts['schema']}, each part with its SHA-256.")
+        say(f"Wrote {target}: {counted(size, 'octet')}, schema {facts['schema']}, each part with its SHA-256.")
         say(
-            f"  {facts['messages']} messages ({facts['deliveries']} deliveries wait), {facts['secrets']} sealed secrets"
+            f"  {counted(facts['messages'], 'message')} ({counted(facts['deliveries'], 'delivery')} to make), "
+            f"{counted(facts['secrets'], 'sealed secret')}"
         )
         say(f"  master keys: {', '.join(facts['keys']) if with_keys else 'none'}")
     for name in facts["missing"][:10]:
@@ -115,12 +117,13 @@ def restore(
 def _tell(result: dict[str, Any]) -> None:
     schema = result["schema"]["now"]
     say(f"Restored the backup of {moment(result['made_at'])} into {result['data_dir']} (schema {schema}).")
-    say(f"  {result['secrets']} secrets, each opens with the keys that are here")
+    say(f"  {counted(result['secrets'], 'secret')}, each opens with the keys that are here")
     if result["keys_added"]:
         say(f"  master keys added: {', '.join(result['keys_added'])}")
-    say(f"  {result['waiting']} deliveries go out when the relay starts, {result['held']} are held")
+    say(f"  to go out when the relay starts: {counted(result['waiting'], 'delivery')}; held: {result['held']}")
     if result["in_doubt"]:
-        say(f"  {result['in_doubt']} messages were in their final dot: they may arrive twice (possible_duplicate)")
+        doubtful = counted(result["in_doubt"], "message")
+        say(f"  in their final dot, so that they may arrive twice (possible_duplicate): {doubtful}")
     if result["moved_aside"]:
         say(f"  the store that was here is in {result['moved_aside']}")
     for name in result["missing"][:10]:

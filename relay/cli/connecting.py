@@ -16,6 +16,7 @@ import typer
 from relay.cli.account_shown import Address
 from relay.cli.output import Json, moment, note, print_json, say
 from relay.cli.session import perform
+from relay.mail.counted import counted
 
 _PASTED = 16_384  # characters of an address out of a browser
 
@@ -58,7 +59,7 @@ def _instructions(step: Mapping[str, Any]) -> str:
     if step["step"] == "code":
         return (
             f"Open {step['uri']} in any browser, enter the code {step['user_code']} and sign in as the mailbox.\n"
-            f"Waiting for it ({minutes} minutes at most) …"
+            f"Waiting for it ({counted(minutes, 'minute')} at most) …"
         )
     lines = [f"Open this in a browser and sign in as the mailbox:\n\n{step['url']}\n"]
     if _headless():
@@ -68,7 +69,7 @@ def _instructions(step: Mapping[str, Any]) -> str:
         )
         if sys.stdin.isatty():
             lines.append("Or open it there, and paste here the address at which the browser ends up.")
-    lines.append(f"Waiting for it ({minutes} minutes at most) …")
+    lines.append(f"Waiting for it ({counted(minutes, 'minute')} at most) …")
     return "\n".join(lines)
 
 

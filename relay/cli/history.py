@@ -105,6 +105,11 @@ def _until(event: dict[str, Any]) -> str:
     return f", next attempt {moment(event['next_attempt_at'])}"
 
 
+_PASTE = (
+    'is empty; paste the reply of the upstream as a log or a bounce shows it, like "550 5.1.1 …", or give --unknown'
+)
+
+
 def explain(
     reply: Annotated[
         list[str] | None, typer.Argument(metavar="REPLY", help="What the upstream said, as seen in a log.")
@@ -118,8 +123,8 @@ def explain(
     if unknown:
         _explain_unknown(as_json=as_json)
         return
-    if not reply:
-        raise typer.BadParameter("give what the upstream said, or --unknown")
+    if not reply or not "".join(reply).strip():
+        raise typer.BadParameter(_PASTE, param_hint="REPLY")
     from relay.control.explain import explained
 
     result = explained(" ".join(reply))

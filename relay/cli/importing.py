@@ -12,6 +12,7 @@ import typer
 from relay.cli.output import Json, note, print_json, say, table
 from relay.cli.session import perform
 from relay.control.imports.plan import Plan, PlannedAccount
+from relay.mail.counted import counted
 
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Its configuration.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
@@ -68,7 +69,8 @@ def _run(
     elif result is None:
         note("Nothing was changed. --yes does it.")
     else:
-        say(f"Added {len(result['added']['accounts'])} accounts and {len(result['added']['senders'])} senders.")
+        accounts, senders = (len(result["added"][kind]) for kind in ("accounts", "senders"))
+        say(f"Added {counted(accounts, 'account')} and {counted(senders, 'sender')}.")
         for kind, names in result["there"].items():
             for name in names:
                 note(f"{name} is there already and was left as it is ({kind})")

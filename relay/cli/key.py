@@ -8,6 +8,7 @@ import typer
 
 from relay.cli.output import Json, complain, note, print_json, say, table
 from relay.cli.session import perform
+from relay.mail.counted import counted
 
 
 def register(group: typer.Typer) -> None:
@@ -58,7 +59,7 @@ def rotate(as_json: Json = False) -> None:
 
 
 def _secrets(count: int) -> str:
-    return "1 secret is" if count == 1 else f"{count} secrets are"
+    return f"{counted(count, 'secret')} {'is' if count == 1 else 'are'}"
 
 
 def drop(

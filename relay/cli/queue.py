@@ -16,6 +16,7 @@ from relay.cli.output import Json, age, facts, local_moment, moment, note, print
 from relay.cli.session import perform
 from relay.cli.spreading import spread
 from relay.control.refusal import ControlError
+from relay.mail.counted import counted
 
 MessageId = Annotated[str, typer.Argument(metavar="ID", help="A message id, 13 characters.")]
 MessageIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Message ids, 13 characters each.")]
@@ -185,7 +186,7 @@ def message_lines(message: dict[str, Any]) -> list[tuple[str, object]]:
         ("Account", message["account"]),
         ("Message-ID", message["message_id_header"]),
         ("Client", message["client"]),
-        ("Size", f"{message['size']} octets"),
+        ("Size", f"{counted(message['size'], 'octet')}"),
         ("Accepted", moment(message["accepted_at"])),
         ("Session", message["session_id"]),
         ("Repaired", "; ".join(message["repairs"])),
@@ -239,7 +240,7 @@ def summary(as_json: Json = False) -> None:
 
 
 def _owed(count: int) -> str:
-    return "1 delivery is" if count == 1 else f"{count} deliveries are"
+    return f"{counted(count, 'delivery')} {'is' if count == 1 else 'are'}"
 
 
 def _account_state(entry: dict[str, Any], now: datetime) -> str:
@@ -282,8 +283,7 @@ def _do(action: str, done: str, ids: list[str] | None, given: _Filters, *, yes: 
     if as_json:
         print_json(result)
     else:
-        plural = "delivery" if result["changed"] == 1 else "deliveries"
-        say(f"{result['changed']} {plural} {done}.")
+        say(f"{counted(result['changed'], 'delivery')} {done}.")
     for account in result["suspended"]:
         note(f"{account} is suspended, so its mail still waits: relay account show {account}")
 
@@ -294,7 +294,7 @@ def _agreed(action: str, filters: Mapping[str, object], *, yes: bool) -> bool:
     deliveries, messages = count["deliveries"], count["messages"]
     if not deliveries:
         raise ControlError("nothing that waits fits these filters", "`relay queue list` takes the same ones")
-    text = f"{action} {deliveries} deliveries of {messages} messages"
+    text = f"{action} {counted(deliveries, 'delivery')} of {counted(messages, 'message')}"
     if yes:
         note(f"{text}:")
         return True

@@ -21,6 +21,7 @@ from relay.control.egress import path_of
 from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
 from relay.diagnosis import diagnose
+from relay.mail.counted import counted
 
 _AT_ONCE = 8  # logins at a time
 _LOGIN_S = 60.0
@@ -85,9 +86,14 @@ async def _accounts_file(control: Control, line: Any) -> None:
         return
     count = len(applied.changes)
     if count:
-        line("accounts file", "warning", f"{path}: {count} changes are not applied", "relay apply --dry-run shows them")
+        line(
+            "accounts file",
+            "warning",
+            f"{path}: not applied yet: {counted(count, 'change')}",
+            "relay apply --dry-run shows them",
+        )
     else:
-        line("accounts file", "ok", f"{path}: {len(applied.references)} secrets read, all is as it says")
+        line("accounts file", "ok", f"{path}: {counted(len(applied.references), 'secret')} read, all is as it says")
 
 
 async def _keys(control: Control, line: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.accounts.advice import steps_for
 from relay.accounts.model import Account
+from relay.control.refusal import ControlError
 from relay.diagnosis import Who
 from relay.diagnosis import explain as diagnosis_of
 from relay.diagnosis.model import Diagnosis
@@ -30,6 +31,8 @@ _OF = {
 
 async def explain(control: Control, *, reply: str) -> dict[str, Any]:
     """The meaning of a reply as it was seen in a log or a bounce."""
+    if not reply.strip():
+        raise ControlError("reply is empty", "give it as a log or a bounce shows it, like 550 5.1.1 …", "invalid")
     return explained(reply)
 
 

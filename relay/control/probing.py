@@ -22,6 +22,7 @@ from relay.control.queue import account_named
 from relay.control.reasons import refusals, shown
 from relay.credentials.errors import CredentialError
 from relay.diagnosis import diagnose
+from relay.mail.counted import counted
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
 from relay.submission.login import LoginTries, without_secret
 from relay.submission.router import RoutedTransport
@@ -130,7 +131,7 @@ def _check_typed(control: Control, account: Account) -> None:
     if wait_s > 0:
         raise ControlError(
             "too many passwords were refused",
-            f"wait {math.ceil(wait_s)} seconds, then try again",
+            f"wait {counted(math.ceil(wait_s), 'second')}, then try again",
             "throttled",
             math.ceil(wait_s),
         )
@@ -214,7 +215,7 @@ async def _send(
     for passed, detail in (
         (Stage.MAIL, f"from <{account.address}>"),
         (Stage.RCPT, f"to <{recipient}>"),
-        (Stage.DATA, f"{len(content)} octets"),
+        (Stage.DATA, f"{counted(len(content), 'octet')}"),
     ):
         if _later(stage, passed):
             control.progress({"step": _STEPS[passed], "ok": True, "detail": detail})

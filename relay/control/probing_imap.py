@@ -12,6 +12,7 @@ from relay.control.oauth_settings import WITH_A_PERSON
 from relay.control.probing import shown_bounded
 from relay.control.queue import account_named
 from relay.diagnosis import diagnose
+from relay.mail.counted import counted
 from relay.mail.outcome import Stage, Unreachable
 from relay.submission.imap.connection import CommandRefused, ImapConnection
 from relay.submission.imap.opening import Limits, MailboxClosed, open_mailbox
@@ -74,7 +75,7 @@ async def _through(control: Control, server: ImapServer, told: Any) -> dict[str,
 
 async def _look(connection: ImapConnection, told: Any) -> dict[str, Any]:
     messages = (await connection.examine(b"INBOX")).messages
-    told("inbox", f"{messages} messages")
+    told("inbox", counted(messages, "message"))
     folders = await connection.folders()
     sent = sent_folder(folders)
     by = "by its use" if sent is not None and "\\sent" in sent.attributes else "by its name"

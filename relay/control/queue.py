@@ -12,6 +12,7 @@ from relay.control.contents import header_of
 from relay.control.context import Control, ControlError, iso
 from relay.control.selection import beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
+from relay.mail.counted import counted
 from relay.mail.ids import format_id, parse_id
 from relay.mail.mended import mended
 from relay.telemetry.tracing import trace_id
@@ -145,9 +146,10 @@ async def known_ids(control: Control, ids: Sequence[str]) -> list[int]:
 
     missing = numbers.keys() - await control.database.read(read)
     if missing:
+        days = counted(control.settings.queue.history_days, "day")
         raise ControlError(
             f"there is no message {format_id(min(missing))}",
-            f"`relay queue list` shows what waits; history is kept for {control.settings.queue.history_days} days",
+            f"`relay queue list` shows what waits; history is kept for {days}",
         )
     return list(numbers)
 

@@ -20,6 +20,7 @@ from relay.accounts.errors import (
 from relay.accounts.normalise import BadAddress
 from relay.control.refusal import ControlError, Kind
 from relay.credentials.errors import SecretRefused
+from relay.mail.counted import counted
 from relay.mail.errors import RelayError
 
 _MAX_SHOWN = 254
@@ -70,7 +71,7 @@ def _of_register(error: RelayError) -> tuple[str, str] | None:
             return f"there is no account {shown(account)}", "`relay account list` shows them"
         case AccountInUse(address=address, senders=(), waiting=waiting):
             return (
-                f"{waiting} deliveries wait for {shown(address)}",
+                f"for {shown(address)} there wait {counted(waiting, 'delivery')}",
                 "let them go, remove them (`relay queue remove`), or move their sender to another account",
             )
         case AccountInUse(address=address, senders=senders):

@@ -17,6 +17,7 @@ from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.conditions import CONDITIONS
 from relay.dispatch.forecast import Forecast, Limits, Waiting, forecast, quota_free_at
 from relay.dispatch.history import relayed_by_hour
+from relay.mail.counted import counted
 from relay.queue.model import SETTLED, State
 
 _DAY_MS = 86_400_000
@@ -142,16 +143,16 @@ async def _sent(control: Control, account_id: int, now: int) -> dict[int, int]:
 def _why(found: Forecast, lane: dict[str, object] | None, spent: bool, limits: Limits) -> str:
     """In a few words, the most urgent reason first."""
     if spent:
-        return f"its quota of {limits.per_day} recipients a day is used up"
+        return f"its quota of {counted(limits.per_day, 'recipient')} a day is used up"
     if lane is not None and lane["resting_s"]:
         cause = str(lane["cause"])
         known = entry_by_id(cause) or CONDITIONS.get(cause)
         return f"resting: {known.cause if known is not None else cause or 'its upstream failed'}"
     match found.limited_by:
         case "quota":
-            return f"its quota of {limits.per_day} recipients a day"
+            return f"its quota of {counted(limits.per_day, 'recipient')} a day"
         case "pace":
-            return f"paced at {limits.per_minute} messages a minute"
+            return f"paced at {counted(limits.per_minute, 'message')} a minute"
         case "retry":
             return "waits for its next try"
         case _:

@@ -16,6 +16,7 @@ from relay.control.selection import fits
 from relay.database.schema import FAR_FUTURE_MS, attempts, audit, deliveries, messages, notices, owed, returned
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
+from relay.mail.counted import counted
 from relay.mail.ids import first_id_at, format_id, parse_id
 from relay.queue.model import Owed
 
@@ -62,7 +63,7 @@ async def trace(
         raise ControlError(
             "there is no message of that id" if id is not None else "there is no such message",
             "give the id of `250 2.0.0 Ok: queued as <id>` or the Message-ID; "
-            f"history is kept for {control.settings.queue.history_days} days",
+            f"history is kept for {counted(control.settings.queue.history_days, 'day')}",
         )
     return [await _story(control, message) for message in reversed(found)]
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 from relay.config.settings import ListenerSettings
+from relay.mail.counted import counted
 from relay.mail.errors import RelayError
 
 _FIRST = 3  # SD_LISTEN_FDS_START
@@ -63,7 +64,7 @@ def assigned(given: Sequence[Inherited], doors: Sequence[ListenerSettings]) -> l
         return _by_name(given, doors)
     if given and len(given) != len(doors):
         raise BadActivation(
-            f"LISTEN_FDS: {_count(len(given), 'socket')} for {_count(len(doors), 'door')}; give each door a name in "
+            f"LISTEN_FDS: {counted(len(given), 'socket')} for {counted(len(doors), 'door')}; give each door a name in "
             "RELAY_LISTENERS, and its socket the same in FileDescriptorName="
         )
     if len({one.name for one in given}) > 1:
@@ -96,10 +97,6 @@ def _by_name(given: Sequence[Inherited], doors: Sequence[ListenerSettings]) -> l
 
 def _shown(one: Inherited) -> str:
     return ascii(one.name)[1:-1] or "without a name"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:

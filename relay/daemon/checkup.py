@@ -24,6 +24,7 @@ from relay.database.engine import Database
 from relay.diagnosis import diagnose
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
+from relay.mail.counted import counted
 from relay.mail.errors import RelayError
 from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.telemetry import get_logger
@@ -184,7 +185,7 @@ class Checkup:
 
     def _open(self, connection: Connection, account: Account, end: End, now: int) -> None:
         left = _days(end, now)
-        when = "has ended" if left < 0 else f"ends on {_day(end.at_ms)}, in {left} day{'' if left == 1 else 's'}"
+        when = "has ended" if left < 0 else f"ends on {_day(end.at_ms)}, in {counted(left, 'day')}"
         conditions.open_condition(
             connection,
             account_id=account.id,

@@ -189,6 +189,10 @@ def test_explain_needs_no_store(run: Run, tmp_path: Path) -> None:
     assert "  1. " in answer.out
     assert run("explain", "550", "5.1.1", "no such user", "--json").json["scope"] == "recipient"
     assert run("explain", "\x1b[31mgibberish").status == 0
+    for nothing in ((), ("",), (" ", "\t")):
+        asked = run("explain", *nothing)
+        assert (asked.status, asked.out) == (2, "")
+        assert "paste the upstream's reply" in asked.err
     assert not (tmp_path / "data").exists()
 
 
@@ -292,7 +296,7 @@ def test_bulk_actions_count_first_and_need_a_yes(run: Run) -> None:
     refused(run("queue", "hold", "--account", "ann@example.com"), "nothing that waits fits")
     assert run("queue", "hold").status == 2
     queued(run)
-    refused(run("queue", "hold", "--account", "ann@example.com"), "would hold 2 deliveries of 1 messages", "--yes")
+    refused(run("queue", "hold", "--account", "ann@example.com"), "would hold 2 deliveries of 1 message;", "--yes")
     done = run("queue", "hold", "--account", "ann@example.com", "--yes")
     assert (done.status, done.out) == (0, "2 deliveries held.\n")
     assert run("queue", "release", "--recipient", "*@example.org", "--yes", "--json").json["changed"] == 2

@@ -50,7 +50,7 @@ def test_a_plan_then_the_same_done(capsys: pytest.CaptureFixture[str], folder: P
         {"file": str(folder / "accounts.toml"), "applied": True, "changes": [], "waiting": {}},
     )
     assert str(folder / "accounts.toml") in run(capsys, "account", "show", "app@example.com")[1]
-    assert run(capsys, "apply", "--release")[1].startswith("2 accounts, senders and clients are managed by hand")
+    assert run(capsys, "apply", "--release")[1].startswith("Managed by hand from now on: 2 entries.")
 
 
 def test_a_refusal_is_one_line(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

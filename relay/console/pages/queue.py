@@ -13,9 +13,10 @@ from relay.console.identity import Caller
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.overview import overviews
-from relay.console.pages.render import counted, page
+from relay.console.pages.render import page
 from relay.control.refusal import ControlError
 from relay.diagnosis.conditions import entry_of
+from relay.mail.counted import counted
 
 router = APIRouter(include_in_schema=False)
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from relay import __version__
 from relay.console.identity import Caller
+from relay.mail.counted import counted
 
 _FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -53,11 +54,6 @@ def _fact(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_fact, value))
     return json.dumps(value, ensure_ascii=False)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 mail`, `1,200 mails`."""
-    return f"{number:,} {noun if number == 1 else noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
 def _span(seconds: object) -> str:

@@ -13,6 +13,7 @@ from relay.control.access import rows
 from relay.control.access.model import Role
 from relay.control.access.second_factor import accepted_step
 from relay.control.context import Control, ControlError, now_ms
+from relay.mail.counted import counted
 from relay.telemetry import get_logger
 
 log = get_logger()
@@ -107,7 +108,10 @@ def check_wait(control: Control, *keys: str) -> None:
     wait_s = control.desk.attempts.wait_s(*keys)
     if wait_s > 0:
         raise ControlError(
-            "too many bad logins", f"wait {math.ceil(wait_s)} seconds, then try again", "throttled", math.ceil(wait_s)
+            "too many bad logins",
+            f"wait {counted(math.ceil(wait_s), 'second')}, then try again",
+            "throttled",
+            math.ceil(wait_s),
         )
 
 
