@@ -192,7 +192,7 @@ def test_explain_needs_no_store(run: Run, tmp_path: Path) -> None:
     for nothing in ((), ("",), (" ", "\t")):
         asked = run("explain", *nothing)
         assert (asked.status, asked.out) == (2, "")
-        assert "paste the upstream's reply" in asked.err
+        assert "paste the reply of the upstream" in asked.err
     assert not (tmp_path / "data").exists()
 
 
