@@ -36,6 +36,7 @@ from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
 from relay.daemon.moving import Moving
 from relay.database.engine import Database, open_database
+from relay.dispatch.clock_mark import ClockMark, boot_id
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
 from relay.listener.rates import Rates
@@ -171,6 +172,7 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             history_days=settings.queue.history_days,
             clock=now_ms,
             rescue=lambda account_id, cause: moving.rescue(account_id, cause),
+            mark=ClockMark(settings.data_dir / "clock", boot_id()),
         )
         control = _control(settings, core, dispatcher)
         moving = Moving(control)

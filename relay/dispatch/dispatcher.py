@@ -18,6 +18,7 @@ from relay.config.settings import DispatchSettings
 from relay.database.engine import Database
 from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
+from relay.dispatch.clock_mark import ClockMark
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
 from relay.dispatch.owing import owing
@@ -57,6 +58,7 @@ class Dispatcher:
         clock: Callable[[], int],
         chance: Callable[[], float] = random.random,
         rescue: Rescue | None = None,
+        mark: ClockMark | None = None,
     ) -> None:
         """`rescue(account_id, cause)` is asked before an account is suspended; True: its settings are others now."""
         self.settings = settings
@@ -89,6 +91,7 @@ class Dispatcher:
             moved=self._clock_moved,
             failed=self.failed,
             clock=clock,
+            mark=mark,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False

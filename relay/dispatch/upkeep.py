@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from relay.dispatch.clock_mark import SET_MS, ClockMark, uptime_ms
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.model import Delivery, Message
 from relay.queue.store import Queue
@@ -18,19 +19,14 @@ _TICK_S = 20.0  # a third of the lease
 _AGED = 500  # messages or deliveries at a time
 _AUDIT_MS = 400 * 86_400_000  # more than a year: the store itself refuses to lose less
 _AGE_S = 2.0  # of each tick, for what time has done
-_SET_MS = 60_000  # a clock that moved so far from the time passed was set; less is what NTP does all day
-
-
-def uptime_ms() -> int:
-    """Milliseconds since some moment, on a clock that nobody sets and that counts through suspension."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
 class Upkeep:
     """`run` until cancelled.
 
     `expired` is called for each delivery whose lifetime ended in the store, `delayed` for each (its row) that waits for
-    `delay_ms` (0: never) and of which its sender is told, `moved` with by how much the clock was set.
+    `delay_ms` (0: never) and of which its sender is told, `moved` with by how much the clock was set.  `mark` remembers
+    the clocks over a restart.
     """
 
     def __init__(
@@ -46,6 +42,7 @@ class Upkeep:
         failed: Callable[[str, BaseException], None],
         clock: Callable[[], int],
         uptime: Callable[[], int] = uptime_ms,
+        mark: ClockMark | None = None,
     ) -> None:
         self._queue = queue
         self._lifetime_ms = lifetime_ms
@@ -55,8 +52,9 @@ class Upkeep:
         self._expired = expired
         self._delayed = delayed
         self._moved = moved
-        self._clock, self._uptime = clock, uptime
-        self._began = clock() - uptime()
+        self._clock, self._uptime, self._mark = clock, uptime, mark
+        wall, up = clock(), uptime()
+        self._began = wall - up - (mark.moved_ms(wall, up) if mark is not None else 0)
         self._failed = failed
 
     def configure(self, *, lifetime_ms: int, history_ms: int) -> None:
@@ -66,19 +64,23 @@ class Upkeep:
     def unfollowed_ms(self) -> int:
         """By how much the clock was set, as long as the store does not know of it; 0: it was not."""
         moved = self._clock() - self._uptime() - self._began
-        return moved if abs(moved) >= _SET_MS else 0
+        return moved if abs(moved) >= SET_MS else 0
 
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
+        await self._do(self.follow_clock)  # it may have been set while nothing ran
         while True:
             await asyncio.sleep(_TICK_S)
             for duty in (self._renew, self.follow_clock, self._age):
-                try:
-                    await duty()
-                except (StorageFull, StorageFailed) as error:
-                    log.error("storage.failed", where="tick", detail=str(error))
-                except Exception as error:  # outermost loop: without it leases end and nothing is sent any more
-                    self._failed("tick", error)
+                await self._do(duty)
+
+    async def _do(self, duty: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await duty()
+        except (StorageFull, StorageFailed) as error:
+            log.error("storage.failed", where="tick", detail=str(error))
+        except Exception as error:  # outermost loop: without it leases end and nothing is sent any more
+            self._failed("tick", error)
 
     async def _renew(self) -> None:
         if not await self._queue.renew():
@@ -87,13 +89,15 @@ class Upkeep:
     async def follow_clock(self) -> None:
         """Let the store follow a clock that was set: no mail expires or waits longer for it."""
         by_ms = self.unfollowed_ms()
-        if not by_ms:
+        if by_ms:
+            await self._queue.follow_clock(by_ms)
+            self._began += by_ms
+            self._moved(by_ms)
+            log.warning("daemon.clock_set", by_s=by_ms // 1000)
+        else:
             self._began = self._clock() - self._uptime()
-            return
-        await self._queue.follow_clock(by_ms)
-        self._began += by_ms
-        self._moved(by_ms)
-        log.warning("daemon.clock_set", by_s=by_ms // 1000)
+        if self._mark is not None:
+            await asyncio.to_thread(self._mark.keep, self._began + self._uptime(), self._uptime())
 
     async def _age(self) -> None:
         if self.unfollowed_ms():

@@ -6,7 +6,19 @@ from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Row, and_, delete, select, text, update
 
-from relay.database.schema import FAR_FUTURE_MS, attempts, audit, contents, deliveries, messages, owed, returned
+from relay.database.schema import (
+    FAR_FUTURE_MS,
+    attempts,
+    audit,
+    conditions,
+    contents,
+    deliveries,
+    login_tries,
+    messages,
+    notices,
+    owed,
+    returned,
+)
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.mail.ids import first_id_at
@@ -15,6 +27,8 @@ from relay.queue.ours import prune_record
 from relay.queue.owed import asked_for, owe, sender_is_owed, unfinished, unsettled
 
 _FREE_PAGES = 4096
+# What lies ahead of a clock that was set back would hold notices up, or keep limits shut, for as long.
+_MOMENTS = (owed.c.due_at, notices.c.at, conditions.c.notified_at, login_tries.c.at)
 _PAGES_AT_A_TIME = 2048
 
 
@@ -62,10 +76,11 @@ def expire(
 
 
 def follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
-    """The clock was set by `by_ms` while this ran, to `now`: keep ages and waits; the accounts of what waits.
+    """The clock was set by `by_ms`, to `now`: keep ages and waits; the accounts of what waits.
 
     Set forward: what was accepted before is younger than it seems; that its waits are over early harms nobody.  Set
-    back: waits would last so much longer; that what was accepted before seems too young only lets it be tried longer.
+    back: waits would last so much longer, and so would limits of what was told and tried in the last hour; that what
+    was accepted before seems too young only lets it be tried longer.  Doing it twice, as after a crash, is no harm.
     """
     if by_ms > 0:
         before = and_(messages.c.accepted_at <= now - by_ms, unsettled())
@@ -73,6 +88,9 @@ def follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
     else:
         waits = and_(deliveries.c.settled_at.is_(None), deliveries.c.due_at > now, deliveries.c.due_at < FAR_FUTURE_MS)
         connection.execute(update(deliveries).where(waits).values(due_at=deliveries.c.due_at + by_ms))
+        for column in _MOMENTS:
+            ahead = and_(column > now, column < FAR_FUTURE_MS)
+            connection.execute(update(column.table).where(ahead).values({column.name: column + by_ms}))
     waiting = select(deliveries.c.account_id).where(deliveries.c.settled_at.is_(None)).distinct()
     return list(connection.scalars(waiting))
 
