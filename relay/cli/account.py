@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack, get_args
 
 import typer
 
 from relay.accounts.advice import BY_ITSELF
+from relay.accounts.model import Auth
 from relay.cli.account_options import AccountOptions, account_arguments
 from relay.cli.account_shown import Address, list_, show, where
 from relay.cli.asking import PasswordFile, read_password
@@ -56,7 +57,7 @@ def add(
     arguments = {"address": address, "auth": auth, "sender": sender, **account_arguments(address, auth, given)}
     if auth == "password":
         arguments["password"] = read_password(password_file, address)
-    elif password_file is not None:
+    elif password_file is not None and auth in get_args(Auth):  # else that is what is wrong
         raise ControlError(f"an account with --auth {auth} has no password", "leave --password-file out")
     result = perform("account.add", arguments)
     if as_json:

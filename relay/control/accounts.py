@@ -7,7 +7,8 @@ from typing import Any, Unpack
 from sqlalchemy import Connection
 
 from relay.accounts import store
-from relay.accounts.model import Account
+from relay.accounts.checking import checked_choice
+from relay.accounts.model import Account, Auth
 from relay.accounts.presets import preset_for
 from relay.accounts.transitions import OPERATOR, Change, resume
 from relay.control.account_fields import SET_BACK, AccountFields, oauth_in, settings_in, told_of
@@ -36,6 +37,8 @@ async def account_add(
 
     None of it is kept when any part is refused.
     """
+    with refusals():
+        checked_choice("auth", auth, Auth)
     if auth == "password" and password is None:
         raise ControlError("no password was given", "use --password-file F, or - for standard input, or --auth none")
     if auth != "password" and password is not None:

@@ -91,6 +91,7 @@ async def test_a_refused_account_leaves_nothing(control: Control) -> None:
         ({"auth": "oauth-code", "password": None}, "--client-id"),
         ({"auth": "oauth-code", "password": None, "client_id": "x"}, "--token-url"),
         ({"auth": "none"}, "has no password"),
+        ({"auth": "oauth"}, "one of password, none, oauth-code"),
         ({"address": "not an address"}, "not possible"),
         ({"provider": "nobody", "host": None}, "provider"),
         ({"tls": "none"}, "clear text"),
