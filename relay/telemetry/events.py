@@ -39,7 +39,9 @@ EVENTS: dict[str, Event] = {
     "daemon.ready": _event("info", "the front door is open", "doors", "accounts", "queued"),
     "daemon.reloaded": _event("info", "the settings were read again and are in force", "settings", "doors"),
     "daemon.reload_refused": _event("error", "the new settings cannot be: the old ones stay in force"),
-    "daemon.clock_set": _event("warning", "the clock was set while this ran; ages and waits of mail follow it", "by_s"),
+    "daemon.clock_set": _event(
+        "warning", "the clock was set, while this ran or before; ages and waits of mail follow it", "by_s"
+    ),
     "daemon.stopping": _event("info", "no new mail is taken; deliveries under way may finish", "signal"),
     "daemon.stopped": _event("info", "all is closed"),
     "daemon.fault": _event("error", "a bug or an impossible state; the daemon lives on", "traceback"),

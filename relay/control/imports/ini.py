@@ -43,9 +43,7 @@ def read_ini(path: Path) -> list[Section]:
         else:
             key, equals, value = text.partition("=")
             if not equals or not key.strip():
-                raise BadConfiguration(
-                    line.place, "is neither a section nor `name = value`", "mend that line, or give another file"
-                )
+                raise BadConfiguration(line.place, "is neither a section nor `name = value`", "mend that line")
             last = key.strip().lower()
             sections[-1].values[last] = Line(line.place, value.strip())
     return sections

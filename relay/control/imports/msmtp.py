@@ -78,9 +78,7 @@ def _begun(line: Line, value: str, defaults: dict[str, Line], accounts: dict[str
     account = _Account(name, line.place, dict(defaults))
     for other in filter(None, (part.strip() for part in others.split(","))):
         if other not in accounts:
-            raise BadConfiguration(
-                line.place, f"there is no account {other[:40]!r} before it", "name one that stands above"
-            )
+            raise BadConfiguration(line.place, f"there is no account {other[:40]!r} before it", "name one above")
         account.values |= accounts[other].values
     return account
 
