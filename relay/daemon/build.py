@@ -145,7 +145,8 @@ async def open_core(
             speaks_for=_speaks_for(directory),
         )
         stack.push_async_callback(transport.close)
-        chats = Chats(settings.notices.urls, timeout_s=settings.notices.url_timeout_s, environ=os.environ)
+        notices = settings.notices
+        chats = Chats(notices.urls, timeout_s=notices.url_timeout_s, environ=os.environ, egress=settings.egress)
         postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
         yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark)
 
