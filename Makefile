@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test sbom audit
+.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -79,6 +79,11 @@ image:
 image-test: $(VENV)/.dev
 	@sh tests/image/install-tools
 	IMAGE_TEST=yes $(BIN)/pytest tests/image
+
+# The tests inside the image: no root, a read-only root, no capability. IMAGE_SUITE="tests/unit …" for some of them.
+image-suite: $(VENV)/.dev
+	@sh tests/image/install-tools
+	IMAGE_SUITE="$${IMAGE_SUITE:-yes}" $(BIN)/pytest -s tests/image/test_suite.py
 
 # What the relay is made of, as CycloneDX; the image brings its own.
 sbom: $(VENV)/supply-chain/.done

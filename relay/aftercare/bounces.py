@@ -72,6 +72,11 @@ class Bounces:
         self._resting, self._clock = resting, clock
         self._rounds = Rounds("notices", longest_s=_LONGEST_WAIT_S)
 
+    def configure(self, settings: NoticesSettings, *, lifetime_s: float) -> None:
+        """Other settings, from the next notice on."""
+        self._settings, self._lifetime_ms = settings, int(lifetime_s * 1000)
+        self.poke()
+
     def poke(self) -> None:
         """Look now."""
         self._rounds.poke()

@@ -12,11 +12,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from relay.config.egress import EgressSettings
+from relay.config.proxy import url_with_password
+
 _MOST = 4096  # octets of a text; the smallest limit among the services is theirs to cut to
 _ANSWER_BYTES = 1 << 16
-# What a child needs to find Python, certificates and a proxy; nothing of ours, and no secret.
+# What a child needs to find Python and certificates; nothing of ours, no secret, and no proxy but the relay's own.
 _PASSED = ("PATH", "PYTHONPATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,24 @@ class ChatOutcome:
 class Chats:
     """The URLs of the settings. `tell` one after the other: `timeout_s` bounds all of them together.
 
-    `environ`: of this process; little of it reaches the child.
+    `environ`: of this process; little of it reaches the child.  `egress`: the way out, of which the proxy counts.
     """
 
-    def __init__(self, urls: Sequence[SecretStr], *, timeout_s: float, environ: Mapping[str, str]) -> None:
-        self._urls = tuple(urls)
-        self._timeout_s = timeout_s
-        self._environ = {name: environ[name] for name in (*_PASSED, *_PROXIES) if name in environ}
+    def __init__(
+        self,
+        urls: Sequence[SecretStr],
+        *,
+        timeout_s: float,
+        environ: Mapping[str, str],
+        egress: EgressSettings | None = None,
+    ) -> None:
+        self.configure(urls, timeout_s=timeout_s)
+        self._environ = {name: environ[name] for name in _PASSED if name in environ}
+        self._egress = egress or EgressSettings()
+
+    def configure(self, urls: Sequence[SecretStr], *, timeout_s: float) -> None:
+        """Other URLs, from the next notice on."""
+        self._urls, self._timeout_s = tuple(urls), timeout_s
 
     @property
     def channels(self) -> list[str]:
@@ -49,22 +62,34 @@ class Chats:
 
     async def tell(self, title: str, body: str) -> list[ChatOutcome]:
         """How it went, one outcome a URL in the order of the settings. Never raises but on cancellation."""
-        if not self._urls:
+        channels = self.channels
+        if not channels:
             return []
         order = {
             "urls": [url.get_secret_value() for url in self._urls],
             "title": title[:200],
             "body": body[:_MOST],
+            **self._way(),
         }
-        answers, why = await self._ask(json.dumps(order).encode())
+        answers, why = await self._ask(json.dumps(order).encode(), len(channels))
         if answers is None:
-            return [ChatOutcome(channel, sent=False, why=why) for channel in self.channels]
+            return [ChatOutcome(channel, sent=False, why=why) for channel in channels]
         return [
             ChatOutcome(channel, sent=answer.get("sent") is True, why=str(answer.get("why", ""))[:200])
-            for channel, answer in zip(self.channels, answers, strict=True)
+            for channel, answer in zip(channels, answers, strict=True)
         ]
 
-    async def _ask(self, order: bytes) -> tuple[list[dict[str, Any]] | None, str]:
+    def _way(self) -> dict[str, str]:
+        """The proxy and what is reached without it; with its password, so by standard input as all else."""
+        egress = self._egress
+        if egress.proxy is None:
+            return {}
+        return {
+            "proxy": url_with_password(egress.proxy, egress.proxy_password),
+            "no_proxy": ",".join(egress.no_proxy),
+        }
+
+    async def _ask(self, order: bytes, count: int) -> tuple[list[dict[str, Any]] | None, str]:
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "relay.aftercare.chat_child"),
@@ -85,13 +110,14 @@ class Chats:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        return self._read(output, process.returncode)
+        return _read(output, process.returncode, count)
 
-    def _read(self, output: bytes, status: int | None) -> tuple[list[dict[str, Any]] | None, str]:
-        try:
-            answers = json.loads(output[:_ANSWER_BYTES]) if status == 0 else None
-        except ValueError:
-            answers = None
-        if not isinstance(answers, list) or len(answers) != len(self._urls):
-            return None, f"the process that tells them ended with status {status}"
-        return answers, ""
+
+def _read(output: bytes, status: int | None, count: int) -> tuple[list[dict[str, Any]] | None, str]:
+    try:
+        answers = json.loads(output[:_ANSWER_BYTES]) if status == 0 else None
+    except ValueError:
+        answers = None
+    if not isinstance(answers, list) or len(answers) != count:
+        return None, f"the process that tells them ended with status {status}"
+    return answers, ""

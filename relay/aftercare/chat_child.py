@@ -1,6 +1,7 @@
 """The process that speaks to chats, webhooks and pagers: JSON on standard input, JSON on standard output.
 
-    {"urls": [...], "title": "...", "body": "..."}  ->  [{"sent": true, "why": ""}, ...]
+    {"urls": [...], "title": "...", "body": "...", "proxy": "...", "no_proxy": "..."}
+    ->  [{"sent": true, "why": ""}, ...]
 
 A process of its own: the library knows a hundred services, takes more memory than the daemon, and one that hangs can
 be ended.  The URLs are secrets: they come by standard input, so that nobody sees them among arguments or environment,
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from typing import Any
@@ -36,6 +38,8 @@ def main() -> int:
     """Tell each service, one after the other, and say how that went."""
     harden_process()
     order = json.loads(sys.stdin.buffer.read())
+    if "proxy" in order:  # for the library; what a process does to its own environment nobody else sees
+        os.environ |= {"http_proxy": order["proxy"], "https_proxy": order["proxy"], "no_proxy": order["no_proxy"]}
     import apprise
 
     heard = _Heard()

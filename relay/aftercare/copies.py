@@ -57,6 +57,10 @@ class Copies:
         # Several mails, one login.
         self._rounds = Rounds("copies", longest_s=_LONGEST_WAIT_S, gather_s=settings.copy_gather_s)
 
+    def configure(self, settings: MailboxSettings) -> None:
+        """Other settings, from the next copy on."""
+        self._settings = settings
+
     def poke(self) -> None:
         """One is owed."""
         self._rounds.poke()

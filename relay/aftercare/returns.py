@@ -62,6 +62,12 @@ class Returns:
         self._database, self._directory, self._clock, self._chance = database, directory, clock, chance
         self._due: dict[int, tuple[int, str | None]] = {}  # account: when (ms since 1970), and for which folder
 
+    def configure(self, settings: MailboxSettings) -> None:
+        """Other settings; with another `poll_s` every mailbox is looked at now, and from then on as it says."""
+        if settings.poll_s != self._settings.poll_s:
+            self._due.clear()
+        self._settings = settings
+
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
         await Rounds("returns", longest_s=min(_LOOK_S, self._settings.poll_s)).run(self.round)

@@ -9,6 +9,7 @@ from relay.aftercare.copies import Copies
 from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.returns import Returns
 from relay.aftercare.trouble import TroubleNotices
+from relay.config.settings import MailboxSettings, NoticesSettings
 
 _CLOSING_S = 5.0
 
@@ -22,6 +23,13 @@ class Aftercare:
         self.trouble, self.bounces = trouble, bounces
         self.mailboxes, self.returns, self.copies = mailboxes, returns, copies
         self._tasks: list[asyncio.Task[None]] = []
+
+    def configure(self, notices: NoticesSettings, mailbox: MailboxSettings, *, lifetime_s: float) -> None:
+        """Other settings, from the next thing each part does; `lifetime_s`: how long mail is tried."""
+        self.trouble.configure(notices)
+        self.bounces.configure(notices, lifetime_s=lifetime_s)
+        self.returns.configure(mailbox)
+        self.copies.configure(mailbox)
 
     async def start(self) -> None:
         """Begin with what the store holds."""

@@ -73,6 +73,11 @@ class TroubleNotices:
         self._not_before: dict[tuple[object, ...], int] = {}  # what nobody could be told of lately
         self._halted: frozenset[int] = frozenset()  # accounts in trouble, as the last round saw it
 
+    def configure(self, settings: NoticesSettings) -> None:
+        """Other settings, from the next round on. Whom nobody could tell is tried at once: there may be a way now."""
+        self._settings = settings
+        self._not_before.clear()
+
     async def run(self) -> None:
         """Never ends by itself, whatever fails."""
         await Rounds("notices", longest_s=_ROUND_S).run(self.round)

@@ -20,6 +20,7 @@ from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.returns import Returns
 from relay.aftercare.service import Aftercare
 from relay.aftercare.trouble import TroubleNotices
+from relay.config.console import ConsoleSettings
 from relay.config.settings import RelaySettings
 from relay.control.backup import sweep_stages
 from relay.control.context import Control
@@ -127,9 +128,7 @@ async def open_core(
         if in_doubt:
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
-        console = settings.console
-        guard = Guard(private=console.allow_private_upstreams, ports=frozenset(console.upstream_ports))
-        ways = Ways(directory, vault, settings.egress, guard)
+        ways = Ways(directory, vault, settings.egress, guard_of(settings.console))
         oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
         tokens = Tokens(vault, database, oauth, apps_of(directory), purpose_of=purposes_of(directory))
         stack.push_async_callback(tokens.close)
@@ -146,9 +145,15 @@ async def open_core(
             speaks_for=_speaks_for(directory),
         )
         stack.push_async_callback(transport.close)
-        chats = Chats(settings.notices.urls, timeout_s=settings.notices.url_timeout_s, environ=os.environ)
+        notices = settings.notices
+        chats = Chats(notices.urls, timeout_s=notices.url_timeout_s, environ=os.environ, egress=settings.egress)
         postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
         yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark)
+
+
+def guard_of(console: ConsoleSettings) -> Guard:
+    """Where hosts may not lead that are named through the web."""
+    return Guard(private=console.allow_private_upstreams, ports=frozenset(console.upstream_ports))
 
 
 @asynccontextmanager

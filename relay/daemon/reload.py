@@ -18,10 +18,11 @@ from relay.control.context import Control
 from relay.control.refusal import ControlError
 from relay.daemon.accounts_file import AccountsFile
 from relay.daemon.activation import notify
-from relay.daemon.build import Relay
+from relay.daemon.build import Relay, guard_of
 from relay.daemon.doors import Planned, plan
 from relay.daemon.refusals import why
 from relay.daemon.traces import Traces
+from relay.daemon.web import Web
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, get_logger
 
@@ -60,12 +61,14 @@ class Reloader:
         *,
         users: Iterable[Callable[[Control], None]],
         traces: Traces,
+        web: Web,
         read: Callable[[], RelaySettings] = load,
     ) -> None:
         self.settings = settings
         self.control = replace(relay.control, reload=self.reload)
         self.accounts_file = AccountsFile(lambda: self.control)
-        self._relay, self._users, self._read, self._traces = relay, tuple(users), read, traces
+        self._relay, self._users, self._read = relay, tuple(users), read
+        self._traces, self._web = traces, web
         self._turn = asyncio.Lock()
         self._ended = False
         self._tell()
@@ -155,6 +158,10 @@ class Reloader:
         self._relay.dispatcher.configure(new.dispatch, history_days=new.queue.history_days)
         core.transport.configure(new.submission)
         self._relay.aftercare.mailboxes.configure(new.imap, new.submission)
+        self._relay.aftercare.configure(new.notices, new.mailbox, lifetime_s=new.dispatch.lifetime_s)
+        core.chats.configure(new.notices.urls, timeout_s=new.notices.url_timeout_s)
+        core.ways.guard = guard_of(new.console)
+        self._web.configure(new.console)
         core.queue.configure(memory_bytes=new.dispatch.memory_bytes, inline_bytes=new.queue.inline_bytes)
         core.queue.room.configure(floor_bytes=new.queue.min_free_bytes, max_message_bytes=new.max_message_bytes)
         self._traces.configure(new.telemetry)

@@ -107,23 +107,21 @@ async def _run(settings: RelaySettings) -> int:
     given = inherited(os.environ)
     async with build(settings, on_lost=lost) as relay:
         server = ControlServer(settings.data_dir, relay.control)
-        web = Web(settings.console, settings.data_dir) if settings.console.enabled else None
+        web = Web(settings.console, settings.data_dir)
         traces = Traces(settings.egress)
-        reloader = Reloader(settings, relay, users=(server.configure,), traces=traces)
+        reloader = Reloader(settings, relay, users=(server.configure,), traces=traces, web=web)
         try:
             await reloader.accounts_file.start()
             traces.configure(settings.telemetry)
             await _start(relay, server, given)
             sampling = asyncio.create_task(SAMPLER.run(), name="sampler")
-            if web is not None:
-                web.start()
+            web.start()
             notify(os.environ, "READY=1")
             _calm_collector()
             async with reloader.watching(hangups):
                 status = await ending
         except BaseException:
-            if web is not None:
-                await web.stop()
+            await web.stop()
             await _stop(relay, server, reloader.settings, orderly=False)
             await traces.stop()
             raise
@@ -132,8 +130,7 @@ async def _run(settings: RelaySettings) -> int:
         log.info("daemon.stopping", reason="signal" if status == 0 else "storage")
         if not await _stop(relay, server, reloader.settings, orderly=status == 0):
             status = 1
-        if web is not None:
-            await web.stop()
+        await web.stop()
         await traces.stop()
     log.info("daemon.stopped", code=status)
     return status

@@ -36,20 +36,44 @@ class Web:
     def __init__(self, settings: ConsoleSettings, data_dir: Path) -> None:
         self._settings, self._data_dir = settings, data_dir
         self._task: asyncio.Task[None] | None = None
+        self._former: set[asyncio.Task[None]] = set()  # that are ending
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
     def start(self) -> None:
-        """From now on there is a console, or somebody reads why not."""
-        self._task = asyncio.create_task(self._supervise(), name="console")
+        """From now on there is a console, or somebody reads why not; none where the settings switch it off."""
+        if self._settings.enabled:
+            self._task = asyncio.create_task(self._supervise(), name="console")
+
+    def configure(self, settings: ConsoleSettings) -> None:
+        """Begin anew with other settings, once the process of before has ended. Never waits; nothing else does either.
+
+        Who is signed in stays so: sessions are in the store.
+        """
+        before, self._settings = self._settings, settings
+        if settings == before:
+            return
+        if settings.port != before.port:
+            self.port = 0
+        if self._task is not None:
+            self._task.cancel()
+            self._former.add(self._task)
+            self._task.add_done_callback(self._former.discard)
+            self._task = None
+        self.start()
 
     async def stop(self) -> None:
         """End it; at most 8 s."""
+        ending = set(self._former)
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait((self._task,), timeout=_STOP_S)
+            ending.add(self._task)
+        if ending:
+            await asyncio.wait(ending, timeout=_STOP_S)
 
     async def _supervise(self) -> None:
+        if self._former:
+            await asyncio.wait(set(self._former), timeout=_STOP_S)
         loop = asyncio.get_running_loop()
         wait_s = _FIRST_WAIT_S
         while True:

@@ -167,11 +167,18 @@ class FirstProcess(ContainedRelay):
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
 
 
-def first_process(image: Image, data: str, environ: Mapping[str, str], *program: str) -> list[str]:
-    """The command that runs `program` as process 1 on the read-only root of `image`; `data` "none": no volume."""
+def first_process(
+    image: Image, data: str, environ: Mapping[str, str], *program: str, binds: Mapping[Path, str] | None = None
+) -> list[str]:
+    """The command that runs `program` as process 1 on the read-only root of `image`; `data` "none": no volume.
+
+    `binds`: further folders and where they are inside, read-only.
+    """
     settings = [f"{name}={value}" for name, value in environ.items()]
     image_environ = image.config()["Env"]
+    bound = " ".join(f"{outside}:{inside}" for outside, inside in (binds or {}).items())
     return [
+        *("env", f"BINDS={bound}"),
         *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"),
         *("sh", str(HERE / "as-container"), str(image.root), data),
         *("env", "-i", *image_environ, *settings, *program),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import secrets
@@ -110,9 +111,31 @@ async def test_a_mail_goes_through_the_unit(machine: Path) -> None:
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
             assert "0" not in status["Uid"].split()
             await relay.event("console.started", timeout_s=30)
+            await _reload(relay, "RELAY_LISTENER__MAX_RECIPIENTS=101\n")
+            assert (await relay.event("daemon.reloaded"))["settings"] == "RELAY_LISTENER__MAX_RECIPIENTS"
+            await relay.submit(APP, ["you@example.org"], b"Subject: after a reload\r\n\r\nIt works.\r\n")
+            await upstream.next_message()
         finally:
             await relay.stop()
         assert (await relay.event("daemon.stopped"))["code"] == 0
+
+
+async def _reload(relay: BootedRelay, more: str) -> None:
+    """`systemctl reload relay` as root types it on that machine, behind a change of its settings."""
+    with (relay.root / "etc" / "relay" / "relay.env").open("a") as settings:
+        settings.write(more)
+    nspawn = (relay.root.parent / "nspawn.pid").read_text().strip()
+    first = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
+    entering = ("nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--pid", "--root", "--wd=/")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*entering, "systemctl", "reload", "relay"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def _status_inside(number: int) -> dict[str, str]:

@@ -13,7 +13,13 @@ import pytest_asyncio
 from tests.browser.stand import ADMIN, ADMIN_PASSWORD, Stand, standing
 
 CHANGES = (
-    *("/logout", "/accounts/new", "/accounts/a@example.com/limits", "/accounts/a@example.com/password"),
+    *(
+        "/logout",
+        "/accounts/new",
+        "/accounts/a@example.com/limits",
+        "/accounts/a@example.com/handling",
+        "/accounts/a@example.com/password",
+    ),
     *("/accounts/a@example.com/suspend", "/accounts/a@example.com/resume", "/accounts/a@example.com/remove"),
     *("/accounts/a@example.com/invite", "/senders", "/senders/remove", "/clients", "/clients/remove", "/queue"),
     *("/users/invite", "/users/remove", "/users/token", "/users/revoke", "/profile/password"),
@@ -143,6 +149,35 @@ async def test_what_is_not_there_is_said_on_a_page(web: httpx.AsyncClient) -> No
         assert "To the first page" in answer.text
     assert (await web.delete("/queue")).status_code == 405
     assert (await web.get("/queue", params={"older_than": "soon"})).status_code == 200
+
+
+async def test_what_is_done_with_an_accounts_mail_is_shown_and_changed(stand: Stand, web: httpx.AsyncClient) -> None:
+    await stand.add_account("erp@example.com", password="a-password")
+    page = (await web.get("/accounts/erp@example.com")).text
+    for words in ("Mail that came back", "is not looked for", "not filed by the relay", "relay account set"):
+        assert words in page
+    token = {"csrf": await csrf_of(web)}
+    given = {
+        "owner": "boss@example.com",
+        "bounces": "inbox",
+        "sent_copy": "no",
+        "null_sender": "yes",
+        "in_doubt": "hold",
+        "fallback": "graph",  # not in the form of this provider
+    }
+    refused = await web.post("/accounts/erp@example.com/handling", data=token | given)
+    assert refused.status_code in (409, 422)
+    del given["fallback"]
+    await stand.act("account.set", account="erp@example.com", imap_host="localhost")
+    assert (await web.post("/accounts/erp@example.com/handling", data=token | given)).status_code == 303
+    shown = (await web.get("/api/v1/accounts/erp@example.com")).json()
+    assert (shown["owner"], shown["bounces"], shown["sent_copy"]) == ("boss@example.com", "INBOX", "no")
+    assert (shown["null_sender"], shown["in_doubt"], shown["fallback"]) == (True, "hold", "none")
+    page = (await web.get("/accounts/erp@example.com")).text
+    assert "is looked for in INBOX" in page
+    assert (await web.post("/accounts/erp@example.com/handling", data=token)).status_code == 303
+    shown = (await web.get("/api/v1/accounts/erp@example.com")).json()
+    assert (shown["owner"], shown["bounces"], shown["null_sender"]) == ("erp@example.com", None, True)
 
 
 async def test_every_form_of_the_pages_is_probed() -> None:

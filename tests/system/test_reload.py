@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.daemon import RelayDaemon
 from tests.peers.certificates import write_certificates
+from tests.peers.webhook import Webhook
 from tests.system.conftest import APP, PASSWORD, QUICK
 from tests.wire.door import Talker
 
@@ -24,11 +26,15 @@ BODY = b"Subject: one\r\n\r\nbody\r\n.\r\n"
 
 
 class FromFile(RelayDaemon):
-    """A daemon whose doors and numbers are in relay.env."""
+    """A daemon whose doors and numbers are in relay.env; `with_console`: whether there is one, too."""
+
+    with_console = False
 
     def environment(self) -> dict[str, str]:
         environ = super().environment()
         del environ["RELAY_LISTENER__PORT"]
+        if self.with_console:
+            del environ["RELAY_CONSOLE__ENABLED"]
         return environ
 
     def write(self, settings: Mapping[str, str]) -> None:
@@ -175,6 +181,48 @@ async def test_the_command_says_what_counts_and_what_needs_a_restart(tmp_path: P
         assert (await daemon.event("settings.restart_needed"))["settings"] == "RELAY_KEYS_DIR"
         assert not [event for event in daemon.events if event["event"] == "daemon.reloaded"]  # info is not written now
         assert "Restart the relay" in (await daemon.cli("reload")).stderr
+
+
+async def test_console_notices_and_mailbox_change_without_a_restart(tmp_path: Path) -> None:
+    def written(more: Mapping[str, str]) -> dict[str, str]:
+        return {"RELAY_LISTENERS": '[{"port": 0}]', "RELAY_CONSOLE__PORT": str(free_port()), **more}
+
+    async def answers(port: str) -> int:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
+            return (await client.get("/healthz")).status_code
+
+    with Webhook() as hook:
+        daemon = FromFile(tmp_path / "data", QUICK)
+        daemon.with_console = True
+        first = written({"RELAY_CONSOLE__ENABLED": "yes"})
+        daemon.write(first)
+        async with daemon:
+            await daemon.cli("account", "add", APP, "--host", "localhost", "--password-file", "-", stdin=PASSWORD)
+            await daemon.cli("account", "suspend", APP)
+            await daemon.event("console.started", timeout_s=15)
+            assert await answers(first["RELAY_CONSOLE__PORT"]) == 200
+            session = await greeted(int((await daemon.event("daemon.ready"))["port"]))
+            more = {"RELAY_NOTICES__URLS": hook.url(), "RELAY_MAILBOX__POLL_S": "7"}
+            second = written({"RELAY_CONSOLE__ENABLED": "yes", "RELAY_CONSOLE__HOSTS": "relay.example", **more})
+            daemon.write(second)
+            seen = len(daemon.events)
+            result = json.loads((await daemon.cli("reload", "--json")).stdout)
+            assert (result["changed"], result["restart"]) == (
+                ["RELAY_CONSOLE__PORT", "RELAY_CONSOLE__HOSTS", "RELAY_NOTICES__URLS", "RELAY_MAILBOX__POLL_S"],
+                [],
+            )
+            await send(session, 1)
+            started = await daemon.event("console.started", since=seen, timeout_s=20)
+            assert str(started["port"]) == second["RELAY_CONSOLE__PORT"]
+            assert await answers(second["RELAY_CONSOLE__PORT"]) == 200
+            with pytest.raises(httpx.ConnectError):
+                await answers(first["RELAY_CONSOLE__PORT"])
+            await daemon.cli("notice", "test")
+            assert hook.taken
+            daemon.write(second | {"RELAY_CONSOLE__ENABLED": "no"})
+            await daemon.hang_up()
+            assert await daemon.stop() == 0
+            assert not [event for event in daemon.events if event["event"] == "console.ended"]
 
 
 async def test_what_is_wrong_changes_nothing(tmp_path: Path) -> None:

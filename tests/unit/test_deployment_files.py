@@ -107,6 +107,20 @@ def test_the_compose_file_is_one_and_hardened() -> None:
     assert "25:2525" in relay["ports"]
 
 
+def test_the_compose_file_means_what_it_says(tmp_path: Path) -> None:
+    """As the tool itself resolves it, which needs no engine for that."""
+    text = (DOCKER / "compose.yaml").read_text()
+    if run("docker-compose", "version", "--short").stdout.startswith("1."):  # before `name` came to the format
+        text = text.replace("name: relay\n", "", 1)
+    (tmp_path / "compose.yaml").write_text(text)
+    done = run("docker-compose", "-f", str(tmp_path / "compose.yaml"), "config", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    relay = yaml.safe_load(done.stdout)["services"]["relay"]
+    assert (relay["read_only"], relay["cap_drop"], relay["restart"]) == (True, ["ALL"], "unless-stopped")
+    assert relay["stop_grace_period"] == "45s"
+    assert "privileged" not in relay
+
+
 def _checked(documents: str) -> dict[str, Any]:
     found = {}
     for document in yaml.safe_load_all(documents):

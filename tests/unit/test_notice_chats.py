@@ -9,7 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from relay.aftercare.chat import Chats
+from relay.config.egress import EgressSettings
 from relay.config.settings import NoticesSettings
+from tests.peers.proxies import running_proxy
 from tests.peers.webhook import Webhook
 
 SECRET = "a-token-nobody-may-see"
@@ -46,6 +48,20 @@ async def test_a_service_that_hangs_is_given_up() -> None:
         [outcome] = await chats(hook.url("/hangs"), timeout_s=1.5).tell("t", "b")
         assert (outcome.sent, outcome.why) == (False, "no answer within 1.5 s")
         assert time.monotonic() - began < 10
+
+
+async def test_they_are_reached_through_the_relays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # what the environment says does not count
+    async with running_proxy("socks5", login=f"relay:{SECRET}") as proxy:
+        with Webhook() as hook:
+            proxy.resolves["chat.invalid"] = "127.0.0.1"
+            egress = EgressSettings(proxy=f"socks5://relay@127.0.0.1:{proxy.port}", proxy_password=SECRET)  # type: ignore[arg-type]
+            urls = [SecretStr(f"json://chat.invalid:{hook.port}/ok"), SecretStr(hook.url())]
+            told = Chats(urls, timeout_s=20, environ=os.environ, egress=egress)
+            outcomes = await told.tell("t", "b")
+            assert [one.sent for one in outcomes] == [True, True]
+            assert proxy.asked == [f"chat.invalid:{hook.port}"]  # the other one is at an address of no_proxy
+    assert SECRET not in repr(outcomes) + repr(vars(told))
 
 
 async def test_without_urls_no_process_is_started() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from relay.accounts.model import InDoubtPolicy
 from relay.accounts.presets import PRESETS
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
@@ -63,7 +64,16 @@ async def show(request: Request, caller: Administrator, account: str, did: Annot
     """One account: where it submits, how it is, what waits, what to do."""
     facts = await caller.call("account.show", {"account": account})
     people = [user for user in await caller.call("user.list") if facts["address"] in user["accounts"]]
-    return page(request, "account.html", caller=caller, account=facts, people=people, did=did, preset=_preset(facts))
+    return page(
+        request,
+        "account.html",
+        caller=caller,
+        account=facts,
+        people=people,
+        did=did,
+        preset=_preset(facts),
+        in_doubt=get_args(InDoubtPolicy),
+    )
 
 
 @router.post("/accounts/{account}/limits")
@@ -75,6 +85,29 @@ async def limits(
     arguments: dict[str, Any] = {name: _whole(name, text) for name, text in given.items() if text.strip()}
     back = [name for name, text in given.items() if not text.strip()]
     await caller.call("account.set", {"account": account, **arguments, **({"defaults": back} if back else {})})
+    return _back(account, "saved")
+
+
+@router.post("/accounts/{account}/handling")
+async def handling(
+    caller: Sent,
+    account: str,
+    owner: Text = "",
+    bounces: Text = "",
+    sent_copy: Text = "",
+    null_sender: Text = "",
+    in_doubt: Text = "",
+    transport: Text = "",
+    fallback: Text = "",
+) -> Response:
+    """Change what is done with its mail: a choice that is not in the form stays as it is, empty fields are nobody."""
+    chosen = {"sent_copy": sent_copy, "in_doubt": in_doubt, "transport": transport, "fallback": fallback}
+    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value}
+    arguments["bounces"] = bounces.strip() or "none"
+    arguments |= {"owner": owner.strip()} if owner.strip() else {"defaults": ["owner"]}
+    if null_sender:
+        arguments["null_sender"] = null_sender == "yes"
+    await caller.call("account.set", {"account": account, **arguments})
     return _back(account, "saved")
 
 
