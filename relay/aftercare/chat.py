@@ -8,9 +8,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
 
 _MOST = 4096  # octets of a text; the smallest limit among the services is theirs to cut to
 _ANSWER_BYTES = 1 << 16

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.config.egress import EgressSettings
-from relay.config.telemetry import TelemetrySettings
 from relay.telemetry import tracing
 from relay.telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
+    from relay.config.egress import EgressSettings
+    from relay.config.telemetry import TelemetrySettings
     from relay.telemetry.otlp import OtlpThread
 
 _LAST_S = 3.0  # for what waits at the end

@@ -8,6 +8,7 @@ import sys
 HEAVY = (
     *("alembic", "mako", "httpx", "authlib", "joserfc", "rich", "typer", "fastapi", "jinja2"),
     *("opentelemetry", "requests", "apprise"),
+    *("pydantic", "pydantic_settings", "pydantic_core", "h11", "anyio", "prometheus_client", "argparse"),
     *("sqlalchemy.orm", "sqlalchemy.dialects.postgresql"),
 )
 
