@@ -6,11 +6,11 @@ import os
 import pickle
 import subprocess
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import relay
+from relay.config.fork import Fork, ForkEnded
 from relay.config.held import Reloading
 from relay.config.wording import SettingsError
 
@@ -22,35 +22,24 @@ _KEPT_BACK = "RELAY_MASTER_KEY"  # not a setting: the key ring takes it out of t
 
 
 class FirstReading:
-    """Begun by the constructor, in a fork: this process has its own parts to load meanwhile.
-
-    Make it before there are threads, which a fork would tear.
-    """
+    """Begun by the constructor, in a fork: this process has its own parts to load meanwhile."""
 
     def __init__(self) -> None:
-        self._pipe, theirs = os.pipe()
-        self._child = os.fork()
-        if self._child:
-            os.close(theirs)
-            return
-        status = 1
-        try:
-            from relay.daemon.reading import answer
-
-            with os.fdopen(theirs, "wb") as pipe:
-                pipe.write(answer(b""))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)  # without the parent's exit handlers and buffers
+        self._fork = Fork(_answer)
 
     def settings(self) -> RelaySettings:
         """What it found, as `held.Held`. Blocking. Raises SettingsError."""
-        with os.fdopen(self._pipe, "rb") as pipe:
-            answer = pipe.read()
-        _, status = os.waitpid(self._child, 0)
-        return cast("RelaySettings", _found(answer, os.waitstatus_to_exitcode(status)))
+        try:
+            found = self._fork.result()
+        except ForkEnded as ended:
+            raise _died(ended.status) from None
+        return cast("RelaySettings", _right(found))
+
+
+def _answer() -> object:
+    from relay.daemon.reading import answer
+
+    return answer(None)
 
 
 def reload(before: RelaySettings) -> Reloading:
@@ -73,13 +62,17 @@ def reload(before: RelaySettings) -> Reloading:
         )
     except subprocess.TimeoutExpired:
         raise SettingsError([f"settings: not read within {_LONGEST_S:g} s; see to their files"]) from None
-    return cast("Reloading", _found(done.stdout, done.returncode))
+    if done.returncode:
+        raise _died(done.returncode)
+    return cast("Reloading", _right(pickle.loads(done.stdout)))  # noqa: S301  (our own process wrote it)
 
 
-def _found(answer: bytes, status: int) -> Any:
-    if status:
-        raise SettingsError([f"settings: what reads them ended with status {status}; standard error says why"])
-    found = pickle.loads(answer)  # noqa: S301  (our own process wrote it)
+def _right(found: object) -> object:
+    """Unless it is a list of problems."""
     if isinstance(found, list):
         raise SettingsError(found)
     return found
+
+
+def _died(status: int) -> SettingsError:
+    return SettingsError([f"settings: what reads them ended with status {status}; standard error says why"])

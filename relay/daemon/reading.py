@@ -8,18 +8,17 @@ import sys
 from relay.config.check import load
 from relay.config.held import held
 from relay.config.reloading import reloading
+from relay.config.settings import RelaySettings
 from relay.config.wording import SettingsError
 
 
-def answer(before: bytes) -> bytes:
-    """Pickled: the settings; or, when those in force are given, a `Reloading`; or a list of problems."""
-    found: object
+def answer(before: RelaySettings | None) -> object:
+    """The settings, `Held`; when those in force are given, what becomes of them; or a list of problems."""
     try:
         settings = load()
-        found = reloading(pickle.loads(before), settings) if before else held(settings)  # noqa: S301  (our daemon's)
     except SettingsError as error:
-        found = list(error.problems)
-    return pickle.dumps(found)
+        return list(error.problems)
+    return held(settings) if before is None else reloading(before, settings)
 
 
 def main() -> int:
@@ -27,7 +26,8 @@ def main() -> int:
     from relay.credentials.hardening import harden_process
 
     harden_process()
-    sys.stdout.buffer.write(answer(sys.stdin.buffer.read()))
+    before = pickle.load(sys.stdin.buffer)  # noqa: S301  (our daemon wrote it)
+    pickle.dump(answer(before), sys.stdout.buffer)
     return 0
 
 

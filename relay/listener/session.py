@@ -33,8 +33,8 @@ class RelaySession(Connection):
     """One client, from greeting to end.
 
     Replaces aiosmtpd's command loop (replies in groups, bounds, half-close), its commands (`Dialogue`) and DATA
-    (streamed past the reader).  A connection that is lost does not cancel the session's task: it finds out by itself, behind a commit that is
-    under way.
+    (streamed past the reader).  A connection that is lost does not cancel the session's task: it finds out by itself,
+    behind a commit that is under way.
     """
 
     def __init__(self, door: Door, *, host: str = "", admitted: Peer | None = None) -> None:
