@@ -21,7 +21,7 @@ class Traces:
 
     def __init__(self, egress: EgressSettings) -> None:
         self._egress = egress
-        self._settings = TelemetrySettings()
+        self._settings: TelemetrySettings | None = None
         self._thread: OtlpThread | None = None
         self._ending: set[asyncio.Task[None]] = set()
 

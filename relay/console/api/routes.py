@@ -61,7 +61,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-def _add(route: Route, arguments: list[inspect.Parameter], meaning: str) -> None:
+def _add(route: Route, arguments: tuple[inspect.Parameter, ...], meaning: str) -> None:
     in_path = set(_IN_PATH.findall(route.path))
     rest = [argument for argument in arguments if argument.name not in in_path]
     parameters = [

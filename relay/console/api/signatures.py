@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from relay.config.fork import Fork
 
 
-def signatures(actions: Iterable[str]) -> dict[str, tuple[list[inspect.Parameter], str]]:
+def signatures(actions: Iterable[str]) -> dict[str, tuple[tuple[inspect.Parameter, ...], str]]:
     """The arguments of each action, and its docstring. Annotations are text, as `control.registry` reads them."""
     return Fork(lambda: _looked_up(actions)).result()
 
 
-def _looked_up(actions: Iterable[str]) -> dict[str, tuple[list[inspect.Parameter], str]]:
+def _looked_up(actions: Iterable[str]) -> dict[str, tuple[tuple[inspect.Parameter, ...], str]]:
     from relay.control.parameters import parameters_of
     from relay.control.registry import ACTIONS
 
