@@ -9,9 +9,10 @@ from relay.accounts.errors import BadSetting
 from relay.accounts.model import Auth, Fallback, FromPolicy, InDoubtPolicy, SentCopy, Tls, TransportKind
 from relay.accounts.normalise import BadAddress, settled_address
 from relay.accounts.presets import PRESETS
-from relay.config.egress import IpVersion, sources_of
+from relay.config.addresses import sources_of
 from relay.config.proxy import parse_proxy
 from relay.config.trust import trust_anchor
+from relay.net.way import IpVersion
 
 
 class AccountSettings(TypedDict, total=False):

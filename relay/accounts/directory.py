@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from relay.accounts import store
 from relay.accounts.model import Account, Client, Route, Sender, Upstream
@@ -12,9 +13,11 @@ from relay.accounts.normalise import normalise
 from relay.accounts.routes import Explanation, RouteTable, candidates, matches, matches_recipient
 from relay.accounts.store import Snapshot
 from relay.accounts.upstream import ApiPlaces, fill
-from relay.config.settings import UpstreamDefaults
 from relay.database.engine import Database
 from relay.mail.tolerance import DEFAULT, Tolerance, tolerance
+
+if TYPE_CHECKING:
+    from relay.config.settings import UpstreamDefaults
 
 IPAddress = IPv4Address | IPv6Address
 

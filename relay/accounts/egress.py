@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from relay.accounts.model import Account
-from relay.config.egress import EgressSettings, sources_of
+from relay.config.addresses import sources_of
 from relay.config.proxy import Proxy, parse_proxy
 from relay.net.way import IpVersion, Way
+
+if TYPE_CHECKING:
+    from relay.config.egress import EgressSettings
 
 WITHOUT = "direct"  # the value of an account's proxy that goes past the one of all
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from relay.accounts.model import Account, ImapServer, Tls, Upstream
 from relay.accounts.presets import APIS, GMAIL_HOST, GRAPH_HOSTS, PRESETS, Preset, preset_by_host
-from relay.config.settings import ImapDefaults, UpstreamDefaults
+
+if TYPE_CHECKING:
+    from relay.config.settings import ImapDefaults, UpstreamDefaults
 
 _PORTS: dict[Tls, int] = {"starttls": 587, "implicit": 465, "none": 25}
 _MODES: dict[int, Tls] = {587: "starttls", 465: "implicit"}

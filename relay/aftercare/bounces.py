@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -16,7 +17,6 @@ from relay.aftercare.letters import Postmark, own_mail
 from relay.aftercare.original import MOST, Original, original_of
 from relay.aftercare.reports import Fate, Report, report
 from relay.aftercare.rounds import Rounds, seconds_until
-from relay.config.settings import NoticesSettings
 from relay.database.engine import Database
 from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.conditions import CONDITIONS
@@ -29,6 +29,9 @@ from relay.queue.ours import MAIL, OwnMail, Told, put, record, told_since
 from relay.queue.owed import Debt, Indebted
 from relay.queue.store import Queue
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import NoticesSettings
 
 log = get_logger()
 

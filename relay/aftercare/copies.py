@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Account, AccountState
 from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.rounds import Rounds, seconds_until
-from relay.config.settings import MailboxSettings
 from relay.database.engine import Database
 from relay.mail.content import Unstuffer
 from relay.mail.errors import StorageFailed, StorageFull
@@ -24,6 +24,9 @@ from relay.submission.imap.folders import append, holds, sent_of
 from relay.submission.imap.opening import MailboxClosed
 from relay.submission.imap.responses import Folder
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import MailboxSettings
 
 log = get_logger()
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection
 
@@ -15,7 +15,6 @@ from relay.accounts.conditions import ConditionKind, close_conditions, open_cond
 from relay.accounts.directory import Directory
 from relay.accounts.model import Account
 from relay.accounts.upstream import imap_of
-from relay.config.settings import ImapDefaults, SubmissionSettings
 from relay.credentials.logins import Logins
 from relay.database.engine import Database
 from relay.diagnosis.conditions import CONDITIONS
@@ -26,6 +25,9 @@ from relay.submission.imap.opening import Limits, MailboxClosed, open_mailbox
 from relay.submission.imap.wire import ImapFault
 from relay.telemetry import get_logger
 from relay.telemetry.cleaning import clean_text
+
+if TYPE_CHECKING:
+    from relay.config.settings import ImapDefaults, SubmissionSettings
 
 log = get_logger()
 

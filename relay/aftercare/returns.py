@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy import insert as insert_into
@@ -13,7 +14,6 @@ from relay.accounts.directory import Directory
 from relay.accounts.model import Account, AccountState
 from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.rounds import Rounds
-from relay.config.settings import MailboxSettings
 from relay.database.engine import Database
 from relay.database.schema import mailboxes
 from relay.diagnosis import diagnose
@@ -30,6 +30,9 @@ from relay.submission.imap.opening import MailboxClosed
 from relay.telemetry import get_logger
 from relay.telemetry.cleaning import clean_text
 from relay.telemetry.counters import count
+
+if TYPE_CHECKING:
+    from relay.config.settings import MailboxSettings
 
 log = get_logger()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -27,13 +28,15 @@ from relay.aftercare.chat import ChatOutcome, Chats
 from relay.aftercare.letters import Postmark, own_mail, plain
 from relay.aftercare.rounds import Rounds
 from relay.aftercare.trouble_words import Trouble
-from relay.config.settings import NoticesSettings
 from relay.database.engine import Database
 from relay.mail.ids import format_id
 from relay.queue.ours import MAIL, OwnMail, Told, put, record, stuck, take_back, told_since
 from relay.queue.store import Queue
 from relay.queue.waiting import waiting
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import NoticesSettings
 
 log = get_logger()
 

@@ -63,7 +63,7 @@ def migrate(
     from relay.control.migrate import schema_of
 
     settings = settings_or_refuse()
-    before = schema_of(settings.database.path(settings.data_dir))  # None: no SQLite store that could be read
+    before = schema_of(settings.database.file)  # None: no SQLite store that could be read
     result = perform("migrate", {})
     result["migrated"] = before != result["schema"]
     if as_json:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relay.config.wording import SettingsError
 from relay.control import wire
 from relay.control.refusal import ControlError
 
@@ -23,13 +24,19 @@ _MAKES = frozenset({"account.add", "import.apply", "apply"})  # actions that may
 
 def settings_or_refuse() -> RelaySettings:
     """The settings of this process. Refused: every problem, one after the other in one line."""
-    from relay.config.check import SettingsError, load
+    from relay.config.check import load
 
     try:
         return load()
     except SettingsError as error:
-        more = f" (and {len(error.problems) - 1} more: {'; '.join(error.problems[1:])})" if error.problems[1:] else ""
-        raise ControlError(error.problems[0] + more, "relay.env.example lists every setting") from None
+        raise refused_settings(error) from None
+
+
+def refused_settings(error: SettingsError) -> ControlError:
+    """Every problem, in one line."""
+    first, *more = error.problems
+    others = f" (and {len(more)} more: {'; '.join(more)})" if more else ""
+    return ControlError(first + others, "relay.env.example lists every setting")
 
 
 def perform(action: str, arguments: Mapping[str, Any], on_progress: Progress = lambda _: None) -> Any:
@@ -60,7 +67,7 @@ class _Held:
 def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], on_progress: Progress) -> Any:
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
     check_owner(settings.data_dir)
-    path = settings.database.path(settings.data_dir)
+    path = settings.database.file
     makes, new = action in _MAKES and not arguments.get("dry_run"), not _exists(path)
     if new and not makes:
         raise _no_store(path.parent)

@@ -48,17 +48,24 @@ def run(argv: list[str]) -> int:
 
 
 def serve() -> int:
-    """Run the daemon in the foreground."""
-    from relay.cli.session import settings_or_refuse
-    from relay.control.refusal import ControlError
+    """Run the daemon in the foreground. Its settings are read by another process while this one loads its parts."""
+    from relay.config.wording import SettingsError
+    from relay.daemon.apart import FirstReading
 
     try:
-        settings = settings_or_refuse()
-    except ControlError as refused:
-        sys.stderr.write(f"relay: {refused.text}; {refused.remedy}\n")
+        reading = FirstReading()
+    except OSError as error:
+        sys.stderr.write(f"relay: no process can be started to read the settings: {error.strerror}; allow it more\n")
         return 1
+    from relay.cli.session import refused_settings
     from relay.daemon.run import serve as serve_daemon
 
+    try:
+        settings = reading.settings()
+    except SettingsError as error:
+        refused = refused_settings(error)
+        sys.stderr.write(f"relay: {refused.text}; {refused.remedy}\n")
+        return 1
     return serve_daemon(settings)
 
 

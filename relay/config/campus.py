@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from relay.config.fields import shown, yes_no
+from relay.config.fields import yes_no
 from relay.config.sources import Given
+from relay.config.wording import shown
 
 Values = dict[str, str]
 _IMPLICIT_TLS_PORT, _STARTTLS_PORTS = "465", ("587", "25")

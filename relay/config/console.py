@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from relay.config.fields import Count, ExistingFile, Form, Host, Networks, Port, Seconds, Section, Wrong, YesNo, items
+from relay.config.fields import Count, ExistingFile, Form, Host, Networks, Port, Seconds, Section, YesNo, items
+from relay.config.wording import Wrong
 
 Hosts = Annotated[
     tuple[Host, ...], BeforeValidator(items), Form("a list of host names", "names with commas between, or a JSON list")
@@ -83,6 +84,11 @@ class ConsoleSettings(Section):
         """The provider for people; "": there is none."""
         host = urlsplit(self.oidc_issuer).hostname or ""
         return _PROVIDERS.get(host, host)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the console's process is given, as JSON has it: all but the secret, which only the daemon uses."""
+        return self.model_dump(mode="json", exclude={"oidc_client_secret"})
 
     @model_validator(mode="after")
     def _closed(self) -> Self:

@@ -24,9 +24,9 @@ from relay.config.fields import (
     SocketPath,
     SomeOctets,
     TlsVersion,
-    Wrong,
     YesNo,
 )
+from relay.config.wording import Wrong
 
 # Addresses that no stranger on the Internet can have (RFC 1918, RFC 4193, loopback, link-local).
 _OWN = tuple(

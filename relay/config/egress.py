@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from relay.config.fields import ExistingFile, Form, Section, Wrong, items, shown
+from relay.config.addresses import sources_of
+from relay.config.fields import ExistingFile, Form, Section, items
 from relay.config.proxy import Proxy, exception_of, parse_proxy
+from relay.config.wording import Wrong
 
 IpVersion = Literal["auto", "4", "6"]
 _DIRECT = ("localhost", "127.0.0.0/8", "::1/128")
@@ -31,20 +32,6 @@ def _exceptions(value: object) -> object:
         return tuple(exception_of(str(member)) for member in members)
     except ValueError as error:
         raise Wrong("", f"{error}; give names, domains or networks with commas between") from None
-
-
-def sources_of(text: str) -> tuple[str, ...]:
-    """One local address, or one of each IP version with a comma between. Raises ValueError."""
-    found: dict[int, str] = {}
-    for part in text.split(","):
-        try:
-            address = ip_address(part.strip().strip("[]"))
-        except ValueError:
-            raise ValueError(f"{shown(part.strip())} is not an address of this machine") from None
-        if address.version in found:
-            raise ValueError(f"two addresses of IPv{address.version}; give one of each version at most")
-        found[address.version] = str(address)
-    return tuple(found.values())
 
 
 def _sources(value: object) -> object:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from relay.config.settings import RelaySettings
 from relay.mail.errors import RelayError
+
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
 
 _OTEL = ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk")
 

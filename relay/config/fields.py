@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from relay.config.wording import Wrong, shown
+
 Network = IPv4Network | IPv6Network
 
 
@@ -20,18 +22,6 @@ class Form:
 
     noun: str
     right: str
-
-
-class Wrong(ValueError):
-    """A value or combination that cannot be: `field` is the setting to name, within the section that raised it.
-
-    `text` is what was wrong and the right form, without the value of anything secret.
-    """
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(text)
-        self.field = field
-        self.text = text
 
 
 class Section(BaseModel):
@@ -137,16 +127,6 @@ def _existing_file(path: Path) -> Path:
     if not path.is_file():
         raise Wrong("", f"{shown(str(path))} does not exist or is not a file; give the path of a readable file")
     return path.absolute()
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as an error line may carry it: one line, printable, bounded; no character of it can act on a terminal."""
-    text = str(value)
-    if len(text) > limit:
-        text = text[:limit] + "…"
-    if not text:
-        return '""'
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 YesNo = Annotated[bool, BeforeValidator(yes_no), Form("yes or no", "Y or N (yes, no, true, false, 1, 0)")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import SecretStr
+from relay.config.wording import shown
 
-from relay.config.fields import shown
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 _PORTS: dict[str, int] = {"http": 3128, "socks5": 1080}
 _SCHEMES: dict[str, Literal["http", "socks5"]] = {"http": "http", "socks5": "socks5", "socks5h": "socks5"}

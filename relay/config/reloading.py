@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relay.config.held import Reloading, held
 from relay.config.settings import RelaySettings
 from relay.config.variables import Variable, variables
 
@@ -31,30 +30,18 @@ _NOT_TAKEN_OVER = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reloading:
-    """`settings` are to be in force: the wanted ones where they can be, else those of before.
-
-    `changed` and `restart` are the names of settings that differ: those that count now, those that wait for a restart.
-    """
-
-    settings: RelaySettings
-    changed: tuple[str, ...]
-    restart: tuple[str, ...]
-
-
 def reloading(before: RelaySettings, wanted: RelaySettings) -> Reloading:
-    """What becomes of `before` when the sources say `wanted`."""
+    """What becomes of `before` when the sources say `wanted`; the settings in it are `Held`."""
     changed, restart = list[str](), list[str]()
     for variable in variables().values():
-        if _value(before, variable) != _value(wanted, variable):
+        if held(_value(before, variable)) != held(_value(wanted, variable)):
             (changed if _is_taken_over(variable) else restart).append(variable.name)
-    kept = {name: getattr(before, name) for name in type(before).model_fields if name not in _TAKEN_OVER}
+    kept = {name: getattr(before, name) for name in type(wanted).model_fields if name not in _TAKEN_OVER}
     for section, field in _NOT_TAKEN_OVER:
         kept[section] = kept.get(section, getattr(wanted, section)).model_copy(
             update={field: getattr(getattr(before, section), field)}
         )
-    return Reloading(wanted.model_copy(update=kept), tuple(changed), tuple(restart))
+    return Reloading(held(wanted.model_copy(update=kept)), tuple(changed), tuple(restart))
 
 
 def _is_taken_over(variable: Variable) -> bool:

@@ -37,11 +37,11 @@ from relay.config.fields import (
     SomeOctets,
     Tls,
     Urls,
-    Wrong,
     YesNo,
 )
 from relay.config.telemetry import TelemetrySettings as TelemetrySettings
 from relay.config.trust import trust_anchor
+from relay.config.wording import Wrong
 
 
 class DispatchSettings(Section):
@@ -156,9 +156,10 @@ class DatabaseSettings(Section):
         default="", description="sqlite:///<path>", json_schema_extra={"default": "sqlite:///<data dir>/relay.db"}
     )
 
-    def path(self, data_dir: Path) -> Path:
-        """The database file; `data_dir` is where it lies when `url` is not filled in."""
-        return Path(self.url.removeprefix("sqlite:///")) if self.url else data_dir / "relay.db"
+    @property
+    def file(self) -> Path:
+        """The database file, once `url` is filled in."""
+        return Path(self.url.removeprefix("sqlite:///"))
 
     @field_validator("url")
     @classmethod

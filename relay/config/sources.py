@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.config.fields import shown
 from relay.config.variables import ENV_FILE, MASTER_KEY, lookalike, nearest, variables
+from relay.config.wording import shown
 
 _OURS = ("RELAY_", "SMTP_AUTH_", "IMAP_")
 _MAX_BYTES = 1 << 20

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
-from relay.config.fields import ExistingFile, Form, Name, Section, Wrong, YesNo
+from relay.config.fields import ExistingFile, Form, Name, Section, YesNo
+from relay.config.wording import Wrong
 
 _PATH = "/v1/traces"  # of the OTLP/HTTP specification
 # A token (RFC 9110 5.6.2), and visible characters but commas.

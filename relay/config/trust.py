@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relay.config.fields import shown
+from relay.config.wording import shown
 
 _EVERYTHING = frozenset(
     {"*", "all", "any", "none", "true", "yes", "y", "1", "everything", "off", "no", "false", "0", "n"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.accounts import managing
-from relay.config.fields import shown
+from relay.config.wording import shown
 from relay.control.context import Control, ControlError
 from relay.credentials.references import Reference
 

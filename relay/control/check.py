@@ -13,7 +13,7 @@ from relay.accounts.advice import steps_for
 from relay.accounts.egress import way_of_all
 from relay.accounts.model import Account, AccountState
 from relay.accounts.upstream import may_log_in, tells_in_clear
-from relay.config.check import warnings as doubtful
+from relay.config.doubts import warnings as doubtful
 from relay.config.extras import ExtraMissing, require_extras
 from relay.control.apply import apply_file
 from relay.control.context import Control, ControlError

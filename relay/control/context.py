@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -15,7 +15,6 @@ from relay.accounts.directory import Directory
 from relay.accounts.transitions import Change, tell
 from relay.aftercare.chat import Chats
 from relay.aftercare.letters import Postmark
-from relay.config.settings import RelaySettings
 from relay.control.access.attempts import Attempts
 from relay.control.access.model import Principal
 from relay.control.access.pending import PersonSignIns
@@ -30,6 +29,9 @@ from relay.database import trail
 from relay.database.engine import Database
 from relay.queue.store import Queue
 from relay.submission.router import RoutedTransport
+
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
 
 __all__ = ["Control", "ControlError", "Lanes", "Progress", "iso", "now_ms"]
 

@@ -15,7 +15,7 @@ from relay.accounts.checking import AccountSettings, checked_from_policy, checke
 from relay.accounts.client_settings import ClientSettings, checked_client
 from relay.accounts.errors import BadSetting
 from relay.accounts.normalise import BadAddress
-from relay.config.fields import Wrong, shown
+from relay.config.wording import Wrong, shown
 from relay.control.oauth_settings import KEYS, SETTINGS
 from relay.credentials.references import Reference, parse_reference
 from relay.credentials.ways import PROXY_PASSWORD

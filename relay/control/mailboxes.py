@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from relay.accounts.model import Account, Upstream
 from relay.accounts.upstream import imap_of
-from relay.config.settings import ImapDefaults
 from relay.control.refusal import ControlError
+
+if TYPE_CHECKING:
+    from relay.config.settings import ImapDefaults
 
 
 def check_mailbox(account: Account, upstream: Upstream, defaults: ImapDefaults) -> None:

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
 from relay.accounts.model import Account, Auth, Upstream
 from relay.accounts.presets import PRESETS
-from relay.config.settings import OAuthSettings
 from relay.control.refusal import ControlError
 from relay.credentials.errors import CredentialError, SecretRefused
 from relay.credentials.oauth import OAuthApp, OAuthSettingsRefused, parse_oauth_app
 from relay.credentials.vault import Vault
+
+if TYPE_CHECKING:
+    from relay.config.settings import OAuthSettings
 
 WITH_A_PERSON: tuple[Auth, ...] = ("oauth-code", "oauth-device")
 ON_ITS_OWN: tuple[Auth, ...] = ("oauth-app", "service-account")

@@ -11,11 +11,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from relay.config.settings import RelaySettings
 from relay.control.archive import open_archive, unpack
 from relay.control.context import now_ms
 from relay.control.refusal import ControlError
@@ -30,6 +29,9 @@ from relay.queue.aging import owed_files
 from relay.queue.claims import recover
 from relay.queue.copies import doubt_all
 from relay.queue.model import State
+
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
 
 _SIDE = ("-wal", "-shm", "-journal")
 
@@ -59,7 +61,7 @@ async def restore(
     last step is the rename of the database.  `force` moves a store that is there into `replaced-…`.  Refused: a
     relay runs there, a store is there, a newer schema, a damaged archive, keys that do not open the secrets.
     """
-    path = settings.database.path(settings.data_dir)
+    path = settings.database.file
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = _locked(folder)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from relay.config.settings import ListenerSettings
 from relay.control.context import Control, ControlError
 from relay.control.queue import account_name
 from relay.control.reasons import shown
@@ -22,6 +21,9 @@ from relay.mail.care import Care
 from relay.mail.errors import RelayError
 from relay.mail.header import Facts, HeaderSurgeon, Trace
 from relay.mail.reply import Reply
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 _ID = "0000000000000"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
 from relay.accounts.egress import own_login, way_of, way_of_all
-from relay.config.egress import EgressSettings
 from relay.credentials.errors import SecretMissing
 from relay.credentials.vault import Vault
 from relay.net.guard import UNGUARDED, Guard
 from relay.net.way import Way
 from relay.telemetry.redaction import mask
+
+if TYPE_CHECKING:
+    from relay.config.egress import EgressSettings
 
 PROXY_PASSWORD = "proxy_password"  # noqa: S105  (the kind of a secret)
 

@@ -6,11 +6,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from relay.config.settings import ListenerSettings
 from relay.mail.counted import counted
 from relay.mail.errors import RelayError
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 _MOST = 1000

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Upstream
@@ -20,8 +21,6 @@ from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.returns import Returns
 from relay.aftercare.service import Aftercare
 from relay.aftercare.trouble import TroubleNotices
-from relay.config.console import ConsoleSettings
-from relay.config.settings import RelaySettings
 from relay.control.backup import sweep_stages
 from relay.control.context import Control
 from relay.credentials.logins import Logins, apps_of, purposes_of
@@ -51,6 +50,10 @@ from relay.queue.store import Queue, now_ms
 from relay.queue.volume import accepted_octets
 from relay.submission.router import RoutedTransport
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.console import ConsoleSettings
+    from relay.config.settings import RelaySettings
 
 log = get_logger()
 
@@ -92,7 +95,7 @@ async def open_core(
 
     Raises StoreLocked, SchemaTooNew, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
     """
-    path = settings.database.path(settings.data_dir)
+    path = settings.database.file
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(path, on_lost=on_lost))
         vault = await open_vault(database, settings.keys_dir, environ=os.environ, create=create_key)

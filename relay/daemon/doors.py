@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
-from relay.config.settings import ListenerSettings, RelaySettings
 from relay.daemon.activation import Inherited, assigned
 from relay.listener.authentication import Authentication
 from relay.listener.certificate import ServerTls
@@ -19,6 +19,9 @@ from relay.listener.server import Listener
 from relay.mail.errors import RelayError
 from relay.net.server_tls import tls_trouble
 from relay.queue.store import Queue
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings, RelaySettings
 
 
 class BadCertificate(RelayError):

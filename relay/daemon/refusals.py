@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from relay.config.settings import RelaySettings
 from relay.daemon.doors import BadCertificate, DoorRefused
 from relay.database.engine import StoreLocked
+
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
 
 
 def why(error: Exception, settings: RelaySettings) -> str:

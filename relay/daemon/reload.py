@@ -8,14 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relay.config.check import load, warnings
+from relay.config.doubts import warnings
 from relay.config.extras import require_extras
-from relay.config.reloading import Reloading, reloading
-from relay.config.settings import RelaySettings
+from relay.config.held import Reloading
 from relay.control.context import Control
 from relay.control.refusal import ControlError
+from relay.daemon import apart
 from relay.daemon.accounts_file import AccountsFile
 from relay.daemon.activation import notify
 from relay.daemon.build import Relay, guard_of
@@ -25,6 +25,9 @@ from relay.daemon.traces import Traces
 from relay.daemon.web import Web
 from relay.mail.errors import RelayError
 from relay.telemetry import configure, get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
 
 log = get_logger()
 
@@ -51,7 +54,7 @@ class Hangups:
 class Reloader:
     """One per daemon. `settings` and `control` are those in force; `users` are told of each new `control`.
 
-    `read` gives the settings as their sources have them now; it may raise SettingsError.
+    `read` gives what becomes of those in force, as their sources are now; it may raise SettingsError.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Reloader:
         users: Iterable[Callable[[Control], None]],
         traces: Traces,
         web: Web,
-        read: Callable[[], RelaySettings] = load,
+        read: Callable[[RelaySettings], Reloading] = apart.reload,
     ) -> None:
         self.settings = settings
         self.control = replace(relay.control, reload=self.reload)
@@ -113,8 +116,8 @@ class Reloader:
     async def _reload(self) -> dict[str, Any]:
         wanted = self.settings
         try:
-            wanted = await asyncio.to_thread(self._read)
-            new = reloading(self.settings, wanted)
+            new = await asyncio.to_thread(self._read, self.settings)
+            wanted = new.settings
             await asyncio.to_thread(require_extras, new.settings)
             planned = await asyncio.to_thread(plan, new.settings)
             await self.accounts_file.check(replace(self.control, settings=new.settings))

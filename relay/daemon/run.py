@@ -10,12 +10,11 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay import __version__
-from relay.config.check import warnings
+from relay.config.doubts import warnings
 from relay.config.extras import require_extras
-from relay.config.settings import RelaySettings
 from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
 from relay.daemon.activation import Inherited, inherited, notify
@@ -30,6 +29,9 @@ from relay.mail.errors import RelayError
 from relay.telemetry import configure, flush, get_logger
 from relay.telemetry.sampler import SAMPLER
 
+if TYPE_CHECKING:
+    from relay.config.settings import RelaySettings
+
 log = get_logger()
 
 _SESSIONS_GRACE_S = 10.0
@@ -43,7 +45,7 @@ def serve(settings: RelaySettings) -> int:
         log.warning("daemon.fault", where="hardening", detail=problem)
     try:
         require_extras(settings)
-        _migrate_apart(settings.database.path(settings.data_dir))
+        _migrate_apart(settings.database.file)
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
         flush()

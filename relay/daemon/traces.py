@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.config.egress import EgressSettings
-from relay.config.telemetry import TelemetrySettings
 from relay.telemetry import tracing
 from relay.telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
+    from relay.config.egress import EgressSettings
+    from relay.config.telemetry import TelemetrySettings
     from relay.telemetry.otlp import OtlpThread
 
 _LAST_S = 3.0  # for what waits at the end
@@ -21,7 +21,7 @@ class Traces:
 
     def __init__(self, egress: EgressSettings) -> None:
         self._egress = egress
-        self._settings = TelemetrySettings()
+        self._settings: TelemetrySettings | None = None
         self._thread: OtlpThread | None = None
         self._ending: set[asyncio.Task[None]] = set()
 

@@ -9,11 +9,13 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relay.config.console import ConsoleSettings
 from relay.telemetry import get_logger
 from relay.telemetry.events import COMMON_KEYS, EVENTS
+
+if TYPE_CHECKING:
+    from relay.config.console import ConsoleSettings
 
 log = get_logger()
 
@@ -22,7 +24,6 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 _STEADY_S = 60.0  # whoever ran so long begins anew with the waits
 _STOP_S = 8.0
 _MAX_LINE = 1 << 16
-_KEPT_BACK = {"oidc_client_secret"}  # the daemon alone asks the provider
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SSL_CERT_FILE")
 
 
@@ -124,8 +125,7 @@ class Web:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            settings = self._settings.model_dump(mode="json", exclude=_KEPT_BACK)
-            told = {"fd": listening.fileno(), "data_dir": str(self._data_dir), "console": settings}
+            told = {"fd": listening.fileno(), "data_dir": str(self._data_dir), "console": self._settings.told}
             process.stdin.write(json.dumps(told).encode() + b"\n")
             with contextlib.suppress(OSError):
                 await process.stdin.drain()

@@ -7,14 +7,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.accounts.directory import Directory
 from relay.accounts.health import Health
 from relay.accounts.model import AccountState
 from relay.accounts.transitions import OPERATOR, Change, Trouble
 from relay.accounts.unknown_replies import UnknownReplies
-from relay.config.settings import DispatchSettings
 from relay.database.engine import Database
 from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
@@ -34,6 +33,9 @@ from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.store import Queue
 from relay.submission.transport import Transport
 from relay.telemetry import get_logger, tracing
+
+if TYPE_CHECKING:
+    from relay.config.settings import DispatchSettings
 
 log = get_logger()
 

@@ -7,10 +7,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from relay.accounts.model import Upstream
-from relay.config.settings import DispatchSettings
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.pace import Pace, Quota
 from relay.dispatch.schedule import backoff_s, jittered
@@ -21,6 +20,9 @@ from relay.queue.model import Message
 from relay.queue.store import Queue
 from relay.submission.transport import Submission, Transport
 from relay.telemetry import tracing
+
+if TYPE_CHECKING:
+    from relay.config.settings import DispatchSettings
 
 _CLAIM = 200  # deliveries taken in hand at a time
 _IN_HAND = 500  # messages in hand beyond which fresh ones wait in the store

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.accounts.advice import first_step
 from relay.accounts.model import Upstream
 from relay.accounts.unknown_replies import UNKNOWN
-from relay.config.settings import DispatchSettings
 from relay.diagnosis import Diagnosis, diagnose
 from relay.dispatch.attempt import Attempt, Facts
 from relay.dispatch.owing import owing
@@ -22,6 +21,9 @@ from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.verdicts import Expected
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count, observe
+
+if TYPE_CHECKING:
+    from relay.config.settings import DispatchSettings
 
 log = get_logger()
 

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from ssl import SSLContext
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from relay.config.settings import ListenerSettings
 from relay.listener.authentication import Authentication
 from relay.listener.policy import AccessPolicy, Peer
 from relay.mail.reply import Reply
 from relay.queue.store import Queue
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 
 class OpenSession(Protocol):

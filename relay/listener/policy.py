@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.accounts.directory import Directory
 from relay.accounts.model import Client, Route
-from relay.config.settings import ListenerSettings
 from relay.listener import replies
 from relay.listener.rates import Rates
 from relay.mail.author import AuthorRefused, Authors, the_author
 from relay.mail.reply import Reply
 from relay.mail.tolerance import DEFAULT, Tolerance
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 
 class Peer(NamedTuple):

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
-from relay.config.settings import ListenerSettings
 from relay.listener.authentication import Authentication
 from relay.listener.door import Door
 from relay.listener.entrance import Entrance
@@ -21,6 +21,9 @@ from relay.listener.session import RelaySession
 from relay.net.unix_door import identity, listen_unix
 from relay.queue.store import Queue
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 log = get_logger()
 

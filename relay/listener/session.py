@@ -1,13 +1,13 @@
-"""One connection at the front door: aiosmtpd's session, with reading, replying and DATA replaced."""
+"""One session at the front door: reading, replying and DATA."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from aiosmtpd.smtp import SMTP, TLSSetupException
+from aiosmtpd.smtp import TLSSetupException
 
 from relay.listener import replies
+from relay.listener.connection import Connection
 from relay.listener.dialogue import Dialogue
 from relay.listener.door import Door
 from relay.listener.lines import MAX_AUTH, MAX_COMMAND, TOO_LONG, is_printable, long_line
@@ -21,8 +21,6 @@ from relay.telemetry import get_logger
 
 log = get_logger()
 
-LINGER_S = 10.0  # for a last reply to be read
-_WRITE_BOUND = 64 * 1024  # octets of replies that a client has not read
 _TURNS = 64  # commands in a row before others are served
 _AT_ONCE = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"})
 _LONE_LINE = 1024  # octets; longer lines take the usual way and its limits
@@ -31,55 +29,30 @@ _CONTENT = b"DATA\r\n"  # what wakes the session's task for content that `_answe
 _START_INPUT = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 
 
-class RelaySession(SMTP):
-    """Of aiosmtpd it keeps: the life of a connection, reader and writer, STARTTLS, the session object.
+class RelaySession(Connection):
+    """One client, from greeting to end.
 
-    Replaced: the constructor (70 us of introspection), the command loop (replies in groups, bounds, half-close),
-    the commands (`Dialogue`), DATA (streamed past the reader), the timer (`Watch`).  A connection that is lost
-    does not cancel the session's task: it finds out by itself, behind a commit that is under way.
+    Replaces aiosmtpd's command loop (replies in groups, bounds, half-close), its commands (`Dialogue`) and DATA
+    (streamed past the reader).  A connection that is lost does not cancel the session's task: it finds out by itself,
+    behind a commit that is under way.
     """
 
     def __init__(self, door: Door, *, host: str = "", admitted: Peer | None = None) -> None:
         """`host`: the client's address, where the connection cannot say it; `admitted`: TLS is up, and limits count."""
-        loop = self.loop = door.loop
-        asyncio.StreamReaderProtocol.__init__(
-            self, asyncio.StreamReader(limit=MAX_COMMAND - 1, loop=loop), self._cb_client_connected, loop=loop
-        )
-        # What the parts of SMTP read that stay in use:
-        self.tls_context = door.tls_context
-        self.session: Any = None
-        self.transport: Any = None
-        self._handle_hooks: dict[str, Any] = {}
-        self._tls_protocol: Any = None
-        self._original_transport: Any = None
-        self._handler_coroutine: asyncio.Task[None] | None = None
-        # Our own:
-        self._door = door
-        self._watch: Watch | None = None
+        super().__init__(door)
         self._host = host
         self._peer = admitted
         self._tls = admitted is not None
         self._login: Login | None = None
         self._dialogue: Dialogue | None = None
-        self._out: list[bytes] = []  # replies not yet written: one segment for a group of commands
         self._reception: Reception | None = None
         self._asleep = False  # it was begun without waking the session's task
         self._waiting = False  # for a command
         self._idle = False  # waiting for a line, be it a command or not
-        self._closing = ""  # why
         self._messages = 0
         self._octets = 0
 
     # -- seams of aiosmtpd ---------------------------------------------------------------------------------
-
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """`Watch` takes its place."""
-        if self._watch is None:
-            self._watch = Watch(self.loop, self._door.settings, self._end_by_timer)
-
-    async def push(self, status: str | bytes) -> None:
-        """The one thing aiosmtpd still says: STARTTLS may begin."""
-        self.transport.write(replies.TLS_READY.to_wire())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection; or the same one again, under TLS now."""
@@ -261,12 +234,6 @@ class RelaySession(SMTP):
                     self._out.append(dialogue.answer(verb, argument.lstrip(b" ")))
             self._closing = self._closing or dialogue.closing
 
-    @property
-    def _buffer(self) -> bytearray:
-        """What the reader holds. It has no public way to ask; aiosmtpd looks there too."""
-        buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]
-        return buffer
-
     async def _next_line(self, *, command: bool = True) -> bytes:
         """The next line with its line end; `TOO_LONG` in place of one that is. Empty: no more will come."""
         if b"\n" not in self._buffer or len(self._out) >= _TURNS:
@@ -293,17 +260,6 @@ class RelaySession(SMTP):
             raise ConnectionResetError
         self._watch.command()
         return line if line is TOO_LONG else line.rstrip(b"\r\n")
-
-    async def _flush(self) -> None:
-        """Write the replies to a group of commands (RFC 2920 3.2); wait for a client that does not read them."""
-        transport = self.transport
-        if transport is None:
-            raise ConnectionResetError
-        if self._out:
-            transport.write(b"".join(self._out))
-            self._out.clear()
-            if transport.get_write_buffer_size() > _WRITE_BOUND:
-                await self._writer.drain()
 
     async def _starttls(self, argument: bytes) -> None:
         dialogue = self._dialogue
@@ -371,27 +327,6 @@ class RelaySession(SMTP):
         if not committing and self.transport is not None:
             self._closing = self._closing or "shutdown"
             self.transport.abort()
-
-    def _end_by_timer(self, reply: Reply, reason: str) -> None:
-        if self.transport is None:
-            return
-        if self._closing or self.transport.get_write_buffer_size():
-            self._closing = self._closing or reason  # it does not read what we say
-            self.transport.abort()
-        else:
-            self._say_last(reply.to_wire(), reason)
-
-    def _say_last(self, reply: bytes, reason: str) -> None:
-        """End the session from outside its task."""
-        self._closing = reason
-        self.transport.write(b"".join(self._out) + reply)
-        self._out.clear()
-        self._shut()
-
-    def _shut(self) -> None:
-        assert self._watch is not None
-        self.transport.close()
-        self._watch.linger(LINGER_S)
 
     def _end(self, reason: str) -> None:
         """The last replies go out, the connection closes, the session is counted out."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from relay.config.settings import ListenerSettings
 from relay.listener import replies
 from relay.listener.intake import Intake
 from relay.mail.reply import Reply
+
+if TYPE_CHECKING:
+    from relay.config.settings import ListenerSettings
 
 _NEVER = float("inf")
 

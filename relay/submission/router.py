@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.net.way import WayOf, direct
 from relay.submission.login import LoginTries, OnStep, SecondLogin, SecretSource
 from relay.submission.smtp.probe import probe as probe_smtp
@@ -13,6 +12,7 @@ from relay.submission.smtp.transport import SmtpTransport
 from relay.submission.transport import Source
 
 if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
     from relay.mail.outcome import Accepted, Refused, Unreachable
     from relay.submission.http.rewriting import SpeaksFor
     from relay.submission.http.transport import HttpTransport

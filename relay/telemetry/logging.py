@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging as standard_logging
 import os
 import sys
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from relay.config.settings import LogSettings
 from relay.telemetry.output import Output
 from relay.telemetry.rendering import ConsoleRenderer, JsonRenderer
+
+if TYPE_CHECKING:
+    from relay.config.settings import LogSettings
 
 _STDOUT, _STDERR = 1, 2
 _LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -51,6 +53,10 @@ def _drop(event: str, /, **keys: Any) -> None:
 
 def _on_first_use(name: str) -> LogMethod:
     def first(event: str, /, **keys: Any) -> None:
+        from relay.config.settings import (
+            LogSettings,  # never for the daemon, which is configured before it says anything
+        )
+
         configure(LogSettings(level="warning", format="console"), fd=_STDERR)
         getattr(_LOGGER, name)(event, **keys)
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -20,12 +21,14 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from relay import __version__
-from relay.config.egress import EgressSettings
 from relay.config.proxy import is_exception, url_with_password
 from relay.config.telemetry import TelemetrySettings, headers_of
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
 from relay.telemetry.tracing import Span, Tracer, ids_of
+
+if TYPE_CHECKING:
+    from relay.config.egress import EgressSettings
 
 log = get_logger()
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from relay.config.check import SettingsError, load, warnings
+from relay.config.check import load
 from relay.config.described import describe
+from relay.config.doubts import warnings
 from relay.config.settings import ListenerSettings, RelaySettings
+from relay.config.wording import SettingsError
 
 Loader = Callable[..., RelaySettings]
 

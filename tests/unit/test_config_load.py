@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.check import SettingsError, load, warnings
+from relay.config.check import load
 from relay.config.described import describe
+from relay.config.doubts import warnings
 from relay.config.example import example
 from relay.config.settings import ListenerSettings, RelaySettings
 from relay.config.variables import variables
+from relay.config.wording import SettingsError
 
 Loader = Callable[..., RelaySettings]
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,7 @@ def test_defaults_are_those_of_the_documentation(settings: Loader) -> None:
     assert found.data_dir == ROOT / "var"
     assert found.keys_dir == ROOT / "var/keys"
     assert found.database.url == f"sqlite:///{ROOT}/var/relay.db"
-    assert found.database.path(found.data_dir) == ROOT / "var/relay.db"
+    assert found.database.file == ROOT / "var/relay.db"
     assert (found.listener.host, found.listener.port) == ("127.0.0.1", 2525)
     assert found.listener.allowed_networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert found.doors == (found.listener,)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from relay.config.held import held
 from relay.config.reloading import reloading
 from relay.config.settings import DispatchSettings, ListenerSettings, OAuthSettings, RelaySettings
 
-BEFORE = RelaySettings(data_dir=Path("/srv/relay"))
+BEFORE = held(RelaySettings(data_dir=Path("/srv/relay")))
 
 
 def test_the_same_settings_change_nothing() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from relay.config.check import SettingsError, load
+from relay.config.check import load
 from relay.config.settings import UpstreamDefaults
 from relay.config.trust import trust_anchor
+from relay.config.wording import SettingsError
 
 FINGERPRINT = "0123456789abcdef" * 4
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.check import SettingsError, warnings
+from relay.config.doubts import warnings
+from relay.config.wording import SettingsError
 from tests.unit.test_config_load import Loader, problems
 from tests.unit.test_config_load import settings as settings  # a fixture
 

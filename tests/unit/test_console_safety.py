@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.config.check import warnings
 from relay.config.console import ConsoleSettings
+from relay.config.doubts import warnings
 from relay.config.settings import RelaySettings
 from relay.console.app import create_app
 from relay.console.guard import MAX_BODY

@@ -7,10 +7,11 @@ import pytest
 from relay.accounts.egress import own_login, way_of, way_of_all
 from relay.accounts.model import Account
 from relay.accounts.upstream import fill, imap_of
-from relay.config.check import SettingsError, load
+from relay.config.check import load
 from relay.config.egress import EgressSettings
 from relay.config.proxy import Proxy, exception_of, is_exception, parse_proxy
 from relay.config.settings import ImapDefaults, UpstreamDefaults
+from relay.config.wording import SettingsError
 from relay.diagnosis import diagnose
 from relay.diagnosis.egress_conditions import EGRESS_CONDITIONS
 from relay.mail.outcome import Stage, Unreachable

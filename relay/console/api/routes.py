@@ -11,11 +11,10 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from relay.console.api.shapes import ANSWERS, EXAMPLES, SCHEMAS
+from relay.console.api.signatures import signatures
 from relay.console.api.table import ROUTES, Route
 from relay.console.identity import Caller, program
 from relay.console.problems import MEDIA_TYPE
-from relay.control.parameters import parameters_of
-from relay.control.registry import ACTIONS
 
 router = APIRouter()
 
@@ -62,9 +61,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-def _add(route: Route) -> None:
-    action = ACTIONS[route.action]
-    arguments = parameters_of(action)[1:]  # the first is the control itself
+def _add(route: Route, arguments: tuple[inspect.Parameter, ...], meaning: str) -> None:
     in_path = set(_IN_PATH.findall(route.path))
     rest = [argument for argument in arguments if argument.name not in in_path]
     parameters = [
@@ -86,7 +83,7 @@ def _add(route: Route) -> None:
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         sorted(parameters, key=lambda parameter: parameter.default is not inspect.Parameter.empty)
     )
-    endpoint.__doc__ = inspect.getdoc(action)
+    endpoint.__doc__ = meaning
     router.add_api_route(
         route.path,
         endpoint,
@@ -143,8 +140,9 @@ def _named(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+_taken = signatures({route.action for route in ROUTES})
 for _route in ROUTES:
-    _add(_route)
+    _add(_route, *_taken[_route.action])
 
 
 def document(app: FastAPI) -> dict[str, Any]:

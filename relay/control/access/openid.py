@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Connection
 
 from relay.accounts.normalise import normalise
-from relay.config.console import ConsoleSettings, is_own_address
+from relay.config.console import is_own_address
 from relay.control.access import rows
 from relay.control.access.login import check_wait, open_session
 from relay.control.access.model import Role
@@ -18,6 +18,9 @@ from relay.credentials.errors import CredentialError
 from relay.credentials.oauth import TokenRefused
 from relay.credentials.oauth.openid import OpenIdProvider, Person
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.console import ConsoleSettings
 
 log = get_logger()
 

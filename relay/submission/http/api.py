@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import InDoubt, Outcome, Refused, Stage, Unreachable
 from relay.mail.reply import Reply
 from relay.telemetry.redaction import LIVE
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 MAX_BODY_BYTES = 65_536
 _MAX_WORDS = 400  # characters of an API's own words

@@ -7,14 +7,16 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Outcome
 from relay.mail.reply import Reply
 from relay.net.http_answers import MAX_RETRY_AFTER_S
 from relay.submission.http.api import THROTTLED, Answer, error_of, line, not_an_answer, refused, traced, word
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 _PATH = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
 _RATES = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Outcome
 from relay.mail.reply import Reply
 from relay.submission.http.api import Answer, error_of, line, not_an_answer, refused, traced, word
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 _ITS_OWN = ("oauth-app",)  # an app has no mailbox of its own: it names one
 

@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from relay.accounts.model import TransportKind, Upstream
-from relay.config.settings import SubmissionSettings
 from relay.credentials.errors import CredentialError
 from relay.credentials.oauth.errors import TokenRefused
 from relay.diagnosis import diagnose
@@ -28,6 +28,9 @@ from relay.submission.smtp.content import ContentMissing
 from relay.submission.smtp.deadlines import Deadlines
 from relay.submission.transport import Source, Submission
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 log = get_logger()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from relay.config.settings import SubmissionSettings
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
+
 
 QUIT_S = 2.0  # nobody owes a reply to QUIT
 

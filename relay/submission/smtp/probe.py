@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.net.way import WayOf, direct
 from relay.submission.login import LoginTries, OnStep, SecondLogin, SecretSource
 from relay.submission.smtp.deadlines import QUIT_S, Deadlines
 from relay.submission.smtp.opening import OpeningFailed, open_connection
 from relay.submission.smtp.transport import greeting_name
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 
 async def probe(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from relay.accounts.model import Upstream
-from relay.config.settings import SubmissionSettings
 from relay.mail.outcome import Outcome, Stage, Unreachable
 from relay.net.way import WayOf, direct
 from relay.submission.login import LoginTries, SecondLogin, SecretSource
@@ -17,6 +17,9 @@ from relay.submission.smtp.pool import Pool
 from relay.submission.smtp.wire import Trace
 from relay.submission.transport import Source, Submission
 from relay.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from relay.config.settings import SubmissionSettings
 
 log = get_logger()
 
