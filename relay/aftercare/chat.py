@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from relay.config.proxy import url_with_password
+
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-
-from relay.config.egress import EgressSettings
-from relay.config.proxy import url_with_password
+    from relay.config.egress import EgressSettings
 
 _MOST = 4096  # octets of a text; the smallest limit among the services is theirs to cut to
 _ANSWER_BYTES = 1 << 16
@@ -48,7 +48,7 @@ class Chats:
     ) -> None:
         self.configure(urls, timeout_s=timeout_s)
         self._environ = {name: environ[name] for name in _PASSED if name in environ}
-        self._egress = egress or EgressSettings()
+        self._egress = egress
 
     def configure(self, urls: Sequence[SecretStr], *, timeout_s: float) -> None:
         """Other URLs, from the next notice on."""
@@ -84,7 +84,7 @@ class Chats:
     def _way(self) -> dict[str, str]:
         """The proxy and what is reached without it; with its password, so by standard input as all else."""
         egress = self._egress
-        if egress.proxy is None:
+        if egress is None or egress.proxy is None:
             return {}
         return {
             "proxy": url_with_password(egress.proxy, egress.proxy_password),

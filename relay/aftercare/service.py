@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from relay.aftercare.bounces import Bounces
 from relay.aftercare.copies import Copies
 from relay.aftercare.mailbox import Mailboxes
 from relay.aftercare.returns import Returns
 from relay.aftercare.trouble import TroubleNotices
-from relay.config.settings import MailboxSettings, NoticesSettings
+
+if TYPE_CHECKING:
+    from relay.config.settings import MailboxSettings, NoticesSettings
 
 _CLOSING_S = 5.0
 
