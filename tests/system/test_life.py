@@ -104,7 +104,7 @@ def _rows(folder: Path) -> list[tuple[object, ...]]:
 
 
 async def test_no_secret_lies_anywhere(tmp_path: Path, upstream: ScriptedUpstream, relaying: Relaying) -> None:
-    async with relaying(RELAY_LOG__LEVEL="debug") as daemon:
+    async with relaying(fresh=True, RELAY_LOG__LEVEL="debug") as daemon:
         await daemon.submit(APP, ["ann@example.org"], MAIL)
         await upstream.next_message()
         said = [await daemon.cli("account", "test", APP), await daemon.cli("account", "show", APP, "--json")]
@@ -128,7 +128,7 @@ async def test_no_secret_lies_anywhere(tmp_path: Path, upstream: ScriptedUpstrea
 async def test_a_hundred_thousand_queued_messages_do_not_delay_the_start(
     tmp_path: Path, upstream: ScriptedUpstream, relaying: Relaying
 ) -> None:
-    async with relaying() as daemon:
+    async with relaying(fresh=True) as daemon:
         await daemon.cli("account", "suspend", APP)
         await daemon.submit(APP, ["ann@example.org"], MAIL)
         await daemon.stop()
@@ -253,7 +253,7 @@ async def test_every_250_comes_after_a_sync(tmp_path: Path, upstream: ScriptedUp
 async def test_the_first_start_leaves_no_more_in_memory_than_the_next(tmp_path: Path) -> None:
     resident = []
     for _ in range(2):
-        async with RelayDaemon(tmp_path / "data", QUICK) as daemon:
+        async with RelayDaemon(tmp_path / "data", QUICK, fresh=True) as daemon:
             status = Path(f"/proc/{daemon.pid}/status").read_text()
             resident.append(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
     assert resident[0] < resident[1] + 4, resident  # MiB; Alembic alone is 11
