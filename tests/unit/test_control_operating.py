@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,9 +20,10 @@ from relay.daemon.build import open_control
 from relay.mail.ids import format_id, parse_id
 from relay.queue.model import State
 from tests.bulk import fill
+from tests.lengths import size_of
 from tests.store import arrival
 
-MANY = int(os.environ.get("BULK_MESSAGES", "20000"))
+MANY = size_of("BULK_MESSAGES", short=20_000, long=100_000)
 SECONDS = 0.1
 
 
