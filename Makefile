@@ -22,7 +22,7 @@ test: $(VENV)/.dev peers
 
 # Hours: the long forms of all proofs that `make test` runs short (tests/lengths.py); each has a variable of its own, too.
 test-long: $(VENV)/.dev peers
-	RELAY_TESTS_LONG=yes BROWSER_ALL=1 API_EXAMPLES=20 FUZZ_SECONDS=600 FUZZ_ROUNDS=3000 \
+	TESTS_LONG=yes BROWSER_ALL=1 API_EXAMPLES=20 FUZZ_SECONDS=600 FUZZ_ROUNDS=3000 \
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 3600
 
 check: test

@@ -1,10 +1,10 @@
-"""How much of a proof the default suite runs: short forms, unless RELAY_TESTS_LONG is set (`make test-long`)."""
+"""How much of a proof the default suite runs: short forms, unless TESTS_LONG is set (`make test-long`)."""
 
 from __future__ import annotations
 
 import os
 
-LONG = bool(os.environ.get("RELAY_TESTS_LONG"))
+LONG = bool(os.environ.get("TESTS_LONG"))
 
 
 def examples(short: int) -> int:
