@@ -43,9 +43,7 @@ killtest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
 
 # Every page in both themes and sizes, every flow with and without scripts, the API at length; pictures in artefacts/.
-browser-# Compiled files are kept, also where the environment says otherwise: each process would compile what it imports.
-test test-long: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.dev peers
+browser-test: $(VENV)/.dev peers
 	BROWSER_ALL=1 API_EXAMPLES=20 $(BIN)/pytest tests/browser tests/system/test_console_api.py
 
 reloadtest: $(VENV)/.dev
