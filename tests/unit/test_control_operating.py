@@ -21,7 +21,7 @@ from relay.mail.ids import format_id, parse_id
 from relay.queue.model import State
 from tests.bulk import fill
 from tests.lengths import size_of
-from tests.store import arrival
+from tests.store import arrival, lay_store
 
 MANY = size_of("BULK_MESSAGES", short=20_000, long=100_000)
 SECONDS = 0.1
@@ -29,7 +29,7 @@ SECONDS = 0.1
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         control = opened.asked_by("tester", lambda _: None)
         for address in ("ann@example.com", "bob@example.com"):
             settings = {"address": address, "host": "mail.example.com", "auth": "none"}

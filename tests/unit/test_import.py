@@ -19,6 +19,7 @@ from relay.control.imports.plan import BadConfiguration
 from relay.control.imports.postfix import read_postfix
 from relay.daemon.build import open_control
 from tests.lengths import examples
+from tests.store import lay_store
 from tests.unit.command_line import Run, refused
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "import"
@@ -71,7 +72,7 @@ LEFT = {
 @pytest.mark.parametrize("source", DOES)
 async def test_each_sender_goes_where_the_other_relay_sent_it(tmp_path: Path, source: str) -> None:
     plan = READERS[source]([SAMPLES / FILES[source]])
-    async with open_control(RelaySettings(data_dir=tmp_path)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as control:
         done = await registry.run(control, "import.apply", as_request(source, plan))
         assert (len(done["added"]["accounts"]), done["there"]["accounts"]) == (len(plan.accounts), [])
         accounts = {entry["address"]: entry for entry in await registry.run(control, "account.list", {})}
