@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
+.PHONY: run test test-long check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -11,12 +11,19 @@ run: $(VENV)/.run
 demo: $(VENV)/.run
 	$(BIN)/relay demo
 
+# Compiled files are kept, also where the environment says otherwise: each process would compile what it imports.
+test test-long: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev peers
 	$(BIN)/ruff check relay tests benchmarks
 	$(BIN)/ruff format --check relay tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# Hours: the long forms of all proofs that `make test` runs short (tests/lengths.py); each has a variable of its own, too.
+test-long: $(VENV)/.dev peers
+	TESTS_LONG=yes BROWSER_ALL=1 API_EXAMPLES=20 FUZZ_SECONDS=600 FUZZ_ROUNDS=3000 \
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 3600
 
 check: test
 

@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import argon2
+import pytest
+from hypothesis import settings
+
+from relay.accounts import passwords
 from relay.telemetry import redaction
+from tests import costs, forkserver
+from tests.lengths import examples
+
+_HASHER = passwords._hasher  # the program's own
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(costs.OPTION, metavar="FILE", help="write what each test costs in processor time to FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("relay", max_examples=examples(50))
+    settings.load_profile("relay")
+    costs.register(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The dearest first: with -n no process is left alone with them at the end. A stable sort: modules stay whole."""
+    dearest = ("system", "browser", "interop", "contract", "wire")
+    items.sort(key=lambda item: next((n for n, name in enumerate(dearest) if name in item.path.parts), len(dearest)))
+
+
+def pytest_unconfigure() -> None:
+    forkserver.close()
 
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests() -> None:
     """Secrets are masked for as long as a process lives; here one process runs many tests."""
     redaction.LIVE.__init__()  # type: ignore[misc]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cheap_passwords() -> Iterator[None]:
+    """Most tests hash passwords in passing, for which 64 MiB and 100 ms each are too dear."""
+    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    passwords._hasher = lambda: cheap  # type: ignore[assignment]
+    yield
+    passwords._hasher = _HASHER
+
+
+@pytest.fixture
+def costly_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the tests of how they are hashed: as the program does it."""
+    monkeypatch.setattr(passwords, "_hasher", _HASHER)

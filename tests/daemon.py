@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import smtplib
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Self
+
+from tests import forkserver
 
 REPOSITORY = Path(__file__).parents[1]
 START_S = 20.0
@@ -23,15 +28,19 @@ class RelayDaemon:
     """One daemon on the data folder `data`, which outlives it: start again after `stop` or `kill` to go on.
 
     `settings` are environment variables (RELAY_…). Every line of its log is in `events`, oldest first, over all starts.
+    It and its commands are forked from a process that has the program imported (tests/forkserver.py). `fresh`: the
+    daemon is a `python -m relay`, as tests of memory, of arguments and environment in /proc, or of a start's time want.
     """
 
-    def __init__(self, data: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Path, settings: Mapping[str, str] | None = None, *, fresh: bool = False) -> None:
         self.data = data
+        self.fresh = fresh
+        self._can_fork = forkserver.AVAILABLE and type(self).command is RelayDaemon.command
         self.port = 0
         self.events: list[dict[str, Any]] = []
         self.other_output: list[str] = []
         self._settings = dict(settings or {})
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | forkserver.Forked | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._news = asyncio.Condition()
 
@@ -57,17 +66,25 @@ class RelayDaemon:
         }
         return base | self._settings
 
-    async def start(self) -> None:
-        """Start it and return once its front door is open; the same port each time. RuntimeError shows why not."""
-        self._process = await asyncio.create_subprocess_exec(
-            *self.command("serve"),
+    async def process(self, *arguments: str, stdin: int) -> asyncio.subprocess.Process | forkserver.Forked:
+        """Start `relay ARGUMENTS` with pipes for what it says."""
+        if self._can_fork and not (self.fresh and arguments == ("serve",)):
+            with open(os.devnull, "rb") as nothing:
+                given = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
+                return await forkserver.run(arguments, env=self.environment(), cwd=self.data.parent, stdin=given)
+        return await asyncio.create_subprocess_exec(
+            *self.command(*arguments),
             env=self.environment(),
             cwd=self.data.parent,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             limit=LINE_BYTES,
         )
+
+    async def start(self) -> None:
+        """Start it and return once its front door is open; the same port each time. RuntimeError shows why not."""
+        self._process = await self.process("serve", stdin=subprocess.DEVNULL)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         seen = len(self.events)
@@ -99,7 +116,8 @@ class RelayDaemon:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; only while it runs."""
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(self.pid, number)
 
     async def wait(self, timeout_s: float = STOP_S) -> int:
         """Its exit status once it has ended by itself; TimeoutError if it does not."""
@@ -147,16 +165,15 @@ class RelayDaemon:
 
     async def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> CompletedProcess[str]:
         """Run `relay ARGUMENTS` as a process beside the daemon. `check`: AssertionError unless its status is 0."""
-        process = await asyncio.create_subprocess_exec(
-            *self.command(*arguments),
-            env=self.environment(),
-            cwd=self.data.parent,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin.encode())
+            given.seek(0)
+            process = await self.process(*arguments, stdin=given.fileno())
+        assert process.stdout is not None
+        assert process.stderr is not None
         async with asyncio.timeout(60):
-            output, errors = await process.communicate(stdin.encode())
+            output, errors = await asyncio.gather(process.stdout.read(), process.stderr.read())
+            await process.wait()
         done = CompletedProcess(arguments, process.returncode or 0, output.decode(), errors.decode())
         assert not check or done.returncode == 0, f"relay {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done

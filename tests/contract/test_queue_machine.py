@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from relay.database.schema import contents, deliveries
 from relay.queue.model import Message, Settlement, State
+from tests.lengths import examples
 from tests.store import TAKEN, Store, arrival, open_store
 
 WAITS, HELD, DONE = "waits", "held", "done"
@@ -139,6 +140,6 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 QueueMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(12), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestQueueMachine = QueueMachine.TestCase

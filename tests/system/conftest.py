@@ -32,13 +32,18 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 def relaying(tmp_path: Path, upstream: ScriptedUpstream) -> Relaying:
-    """A running daemon with one account at `upstream`; settings as keyword arguments, account options as a list."""
+    """A running daemon with one account at `upstream`; settings as keyword arguments, account options as a list.
+
+    `fresh`: as in RelayDaemon.
+    """
 
     @asynccontextmanager
-    async def run(*options: str, password: str = PASSWORD, **settings: str) -> AsyncIterator[RelayDaemon]:
+    async def run(
+        *options: str, password: str = PASSWORD, fresh: bool = False, **settings: str
+    ) -> AsyncIterator[RelayDaemon]:
         authority = tmp_path / "ca.pem"
         upstream.authority.cert_pem.write_to_path(str(authority))
-        async with RelayDaemon(lay_store(tmp_path / "data"), QUICK | settings) as daemon:
+        async with RelayDaemon(lay_store(tmp_path / "data"), QUICK | settings, fresh=fresh) as daemon:
             await daemon.add_account(APP, password, *at(upstream, authority), *options)
             yield daemon
 

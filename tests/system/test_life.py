@@ -17,22 +17,23 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import RelayDaemon
+from tests.lengths import size_of
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.spillage import spilled
 from tests.system import killtest
 from tests.system.conftest import APP, PASSWORD, QUICK, Relaying, at
 
+KILLS = size_of("KILLTEST_KILLS", short=8, long=100)
 MAIL = b"Subject: hello\r\n\r\nbody\r\n"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(60 + 6 * KILLS)
 async def test_kill_9_under_load_loses_nothing_and_names_every_duplicate(tmp_path: Path) -> None:
-    kills = int(os.environ.get("KILLTEST_KILLS", "20"))
     seed = random.randrange(1 << 30)
-    figures = await killtest.run(kills, kills * 100, seed, tmp_path)
+    figures = await killtest.run(KILLS, KILLS * 100, seed, tmp_path)
     assert killtest.verdict(figures) == [], f"seed {seed}: {figures}"
-    assert int(str(figures["acknowledged"])) >= kills * 100
+    assert int(str(figures["acknowledged"])) >= KILLS * 100
 
 
 async def test_sigterm_ends_with_0_and_every_accepted_mail_goes_out_exactly_once(
@@ -104,7 +105,7 @@ def _rows(folder: Path) -> list[tuple[object, ...]]:
 
 
 async def test_no_secret_lies_anywhere(tmp_path: Path, upstream: ScriptedUpstream, relaying: Relaying) -> None:
-    async with relaying(RELAY_LOG__LEVEL="debug") as daemon:
+    async with relaying(fresh=True, RELAY_LOG__LEVEL="debug") as daemon:
         await daemon.submit(APP, ["ann@example.org"], MAIL)
         await upstream.next_message()
         said = [await daemon.cli("account", "test", APP), await daemon.cli("account", "show", APP, "--json")]
@@ -128,7 +129,7 @@ async def test_no_secret_lies_anywhere(tmp_path: Path, upstream: ScriptedUpstrea
 async def test_a_hundred_thousand_queued_messages_do_not_delay_the_start(
     tmp_path: Path, upstream: ScriptedUpstream, relaying: Relaying
 ) -> None:
-    async with relaying() as daemon:
+    async with relaying(fresh=True) as daemon:
         await daemon.cli("account", "suspend", APP)
         await daemon.submit(APP, ["ann@example.org"], MAIL)
         await daemon.stop()
@@ -253,7 +254,7 @@ async def test_every_250_comes_after_a_sync(tmp_path: Path, upstream: ScriptedUp
 async def test_the_first_start_leaves_no_more_in_memory_than_the_next(tmp_path: Path) -> None:
     resident = []
     for _ in range(2):
-        async with RelayDaemon(tmp_path / "data", QUICK) as daemon:
+        async with RelayDaemon(tmp_path / "data", QUICK, fresh=True) as daemon:
             status = Path(f"/proc/{daemon.pid}/status").read_text()
             resident.append(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
     assert resident[0] < resident[1] + 4, resident  # MiB; Alembic alone is 11

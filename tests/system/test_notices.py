@@ -30,7 +30,7 @@ async def test_trouble_is_told_through_another_account_and_every_channel_can_be_
     with Webhook() as hook:
         urls = hook.url(login=f"bot:{PASSWORD}@")
         settings = {"RELAY_NOTICES__ADMINISTRATOR": "it@example.com", "RELAY_NOTICES__URLS": urls}
-        async with relaying(**settings) as daemon:
+        async with relaying(fresh=True, **settings) as daemon:
             authority = tmp_path / "ca.pem"
             await daemon.add_account(BILLING, "x-password", *at(upstream, authority), "--owner", "eve@example.com")
             tried = await daemon.cli("notice", "test", "--json")

@@ -78,20 +78,16 @@ class Site:
 
     async def connect(self, act: Callable[[str], None] | None = None) -> str:
         """Run `account connect` and let the person `act` on what it printed; all it printed."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", "account", "connect", USER),
-            env=self.daemon.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        process = await self.daemon.process("account", "connect", USER, stdin=asyncio.subprocess.DEVNULL)
         assert process.stdout is not None
+        assert process.stderr is not None
         text = ""
         async with asyncio.timeout(30):
             while line := (await process.stdout.readline()).decode():
                 text += line
                 if "Waiting for it" in line and act is not None:
                     await asyncio.to_thread(act, text)
+            text += (await process.stderr.read()).decode()
             status = await process.wait()
         self.answers.append(text)
         assert status == 0, text
@@ -128,8 +124,12 @@ class Site:
         return spilled(secrets, places)
 
 
+FRESH = pytest.mark.parametrize("site", [pytest.param(True, id="fresh")], indirect=True)
+
+
 @pytest.fixture
-async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
+async def site(tmp_path: Path, authority: Authority, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """Its daemon starts fresh where a test asks for it by FRESH."""
     authority.reset()
     settings = {
         "RELAY_OAUTH__CA_FILE": str(authority.ca),
@@ -142,13 +142,14 @@ async def site(tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
     (tmp_path / "data").mkdir()
     async with ScriptedUpstream(mechanisms="XOAUTH2") as upstream:
         upstream.authority.cert_pem.write_to_path(tmp_path / "upstream.pem")
-        async with RelayDaemon(tmp_path / "data", settings) as daemon:
+        async with RelayDaemon(tmp_path / "data", settings, fresh=getattr(request, "param", False)) as daemon:
             built = Site(daemon, upstream, authority, tmp_path)
             upstream.takes_token = built.takes
             yield built
             assert built.spilled() == []
 
 
+@FRESH
 async def test_apps_and_service_accounts_relay_mail_without_a_person(site: Site) -> None:
     await site.add_app()
     assert "is signed in" in await site.connect()

@@ -16,12 +16,13 @@ import httpx
 import pytest
 
 from tests.daemon import RelayDaemon
+from tests.lengths import size_of
 from tests.peers.certificates import write_certificates
 from tests.peers.webhook import Webhook
 from tests.system.conftest import APP, PASSWORD, QUICK
 from tests.wire.door import Talker
 
-RELOADS = int(os.environ.get("RELAY_TEST_RELOADS", "12"))  # `make reloadtest`: 200
+RELOADS = size_of("RELAY_TEST_RELOADS", short=12, long=200)
 BODY = b"Subject: one\r\n\r\nbody\r\n.\r\n"
 
 

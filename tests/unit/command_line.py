@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from relay.cli import tree
+from tests.store import lay_store
 
 PASSWORD = "hunter2 with a space and more"
 
@@ -49,7 +50,10 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return command
 
 
-def add(run: Run, address: str = "ann@example.com", *more: str) -> Answer:
+def add(run: Run, address: str = "ann@example.com", *more: str, laid: bool = True) -> Answer:
+    """`relay account add`; not `laid`: the first one makes the store, migration by migration."""
+    if laid:
+        lay_store(Path(os.environ["RELAY_DATA_DIR"]))
     return run("account", "add", address, "--host", "mail.example.com", "--password-file", "-", *more, stdin=PASSWORD)
 
 

@@ -22,6 +22,7 @@ from relay.control.access.attempts import MOST, WINDOW_S, Attempts
 from relay.control.access.model import OWNED, PERSONAL, SCOPE_OF, SCOPES
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
+from tests.store import lay_store
 
 PASSWORD = "correct horse battery"
 MAILBOX = "the-mailbox-password"
@@ -30,7 +31,7 @@ HERE = "192.0.2.1"
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         control = opened.asked_by("tester", lambda _: None)
         for address in ("ann@example.com", "dept@example.com", "bob@example.com"):
             await act(control, "account.add", address=address, host="mail.example.com", password=MAILBOX)

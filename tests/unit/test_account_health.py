@@ -22,6 +22,7 @@ from relay.database.schema import audit
 from relay.diagnosis import Who
 from relay.diagnosis.responsibility import reach_of
 from relay.telemetry.counters import snapshot
+from tests.store import lay_store
 
 NOW = 1_790_000_000_000
 WRONG = Trouble("generic-auth-credentials-invalid", "User name or password is not accepted.", Who.OWNER, "535 no")
@@ -60,7 +61,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_database(tmp_path / "relay.db") as database:
+    async with open_database(lay_store(tmp_path) / "relay.db") as database:
         for name in ("ann", "bob"):
             await database.write(lambda c, name=name: store.add_account(c, f"{name}@example.com", now_ms=NOW))
         made = House(database, await Directory.open(database, UpstreamDefaults()))

@@ -13,13 +13,14 @@ from relay.accounts.store import Snapshot
 from relay.config.settings import UpstreamDefaults
 from relay.database.engine import open_database
 from relay.mail.tolerance import DEFAULT
+from tests.store import lay_store
 
 NOW = 1_790_000_000_000
 
 
 @pytest.fixture
 async def database(tmp_path):
-    async with open_database(tmp_path / "relay.db") as database:
+    async with open_database(lay_store(tmp_path) / "relay.db") as database:
         yield database
 
 

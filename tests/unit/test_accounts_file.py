@@ -26,7 +26,7 @@ from relay.daemon.build import open_control
 from relay.diagnosis.model import Who
 from relay.queue.model import Arrival
 from tests.peers.vault import TOKEN, VaultPeer
-from tests.store import arrival
+from tests.store import arrival, lay_store
 
 SECRET = "a-secret-of-the-file-tests"
 DOCS = Path(__file__).parents[2] / "docs" / "accounts-file.md"
@@ -35,7 +35,7 @@ BILLING = '[accounts."billing@example.com"]\nhost = "mail.example.com"\npassword
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 
@@ -349,11 +349,11 @@ async def test_an_account_that_moved_as_the_file_allows_is_not_moved_back(contro
 
 async def test_which_file(tmp_path: Path, file: Path) -> None:
     file.write_text(BILLING)
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as without:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as without:
         assert "set RELAY_ACCOUNTS_FILE" in await refused(without, "apply")
     other = tmp_path / "other.toml"
     other.write_text("")
-    async with open_control(RelaySettings(data_dir=tmp_path / "data", accounts_file=file)) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"), accounts_file=file)) as opened:
         assert len((await apply_file(opened, file)).changes) == 2
         assert f"RELAY_ACCOUNTS_FILE is {file}" in await refused(opened, "apply", file=str(other))
         assert "which would take all of it again" in await refused(opened, "apply", release=True)

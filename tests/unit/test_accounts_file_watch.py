@@ -13,6 +13,7 @@ from relay.config.settings import RelaySettings
 from relay.control.context import Control, ControlError
 from relay.daemon.accounts_file import AccountsFile
 from relay.daemon.build import open_control
+from tests.store import lay_store
 
 DEADLINE_S = 10.0
 TEXT = '[accounts."app@example.com"]\nhost = "mail.example.com"\npassword = { file = "secret" }\n'
@@ -22,7 +23,7 @@ TEXT = '[accounts."app@example.com"]\nhost = "mail.example.com"\npassword = { fi
 async def opened(folder: Path, text: str = TEXT) -> AsyncIterator[tuple[Control, AccountsFile]]:
     file = folder / "accounts.toml"
     file.write_text(text)
-    async with open_control(RelaySettings(data_dir=folder / "data", accounts_file=file)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(folder / "data"), accounts_file=file)) as control:
         yield control, AccountsFile(lambda: control, look_s=0.01)
 
 

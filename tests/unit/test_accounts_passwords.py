@@ -7,6 +7,8 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from relay.accounts.errors import BadSetting
 from relay.accounts.passwords import DUMMY_HASH, MAX_PASSWORD, hash_password, verify_password
 
+pytestmark = pytest.mark.usefixtures("costly_passwords")
+
 
 def test_a_password_is_known_again_and_another_is_not():
     stored = hash_password("correct horse é")

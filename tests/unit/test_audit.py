@@ -17,7 +17,7 @@ from relay.control.context import Control
 from relay.daemon.build import open_control
 from relay.database.schema import audit
 from relay.queue.model import Settlement, State
-from tests.store import TAKEN, arrival, open_store
+from tests.store import TAKEN, arrival, lay_store, open_store
 
 PASSWORD = "a-password-for-the-audit-tests"
 DAY_MS = 86_400_000
@@ -31,7 +31,7 @@ async def _last(control: Control) -> dict[str, Any]:
 
 
 async def test_every_change_is_kept_with_before_and_after(tmp_path: Path) -> None:
-    async with open_control(RelaySettings(data_dir=tmp_path)) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as opened:
         control = opened.asked_by("tester", lambda _: None)
 
         async def act(action: str, **arguments: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from relay.credentials.oauth.providers import CLOUDS, Cloud
 from relay.daemon.build import open_control
 from tests.peers import authority as authorities
 from tests.peers.authority import USER, Authority, Fault, running_authority
+from tests.store import lay_store
 
 REDIRECT = "http://127.0.0.1:8025/oauth/callback"
 
@@ -42,7 +43,7 @@ async def control(tmp_path: Path, authority: Authority, monkeypatch: pytest.Monk
     there = Cloud(f"https://localhost:{authority.port}", usual.delegated, usual.own, usual.graph)
     monkeypatch.setitem(CLOUDS, "global", there)
     oauth = {"microsoft_client_id": "public", "ca_file": authority.ca}
-    settings = RelaySettings(data_dir=tmp_path / "data", oauth=oauth)  # type: ignore[arg-type]
+    settings = RelaySettings(data_dir=lay_store(tmp_path / "data"), oauth=oauth)  # type: ignore[arg-type]
     async with open_control(settings) as opened:
         await registry.run(opened, "account.add", {"address": USER, "provider": "m365", "password": "pw-of-ann"})
         yield opened.in_name_of(owner(opened))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from relay.mail.canonical import Canonicaliser
 from relay.mail.content import unstuff
+from tests.lengths import examples
 
 NASTY = st.lists(
     st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"x", b"\r\n.", b"\n.\n", b"\r.\r", b"\x00", b"\xff abc"]),
@@ -61,7 +62,7 @@ def check(raw: bytes, cuts: list[int]) -> None:
 
 
 @given(raw=NASTY, cuts=st.lists(st.integers(0, 80), max_size=8))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_packet_boundaries_do_not_matter_and_the_reference_agrees(raw: bytes, cuts: list[int]) -> None:
     check(raw + b"\r\n.\r\nQUIT\r\n", cuts)
     check(raw, cuts)

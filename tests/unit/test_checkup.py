@@ -27,6 +27,7 @@ from relay.database.schema import accounts
 from relay.mail.outcome import Accepted, Refused, Stage, Unreachable
 from relay.mail.reply import Reply
 from relay.telemetry.counters import snapshot
+from tests.store import lay_store
 
 NOW = 1_790_000_000_000
 APP = {"provider": "microsoft", "client_id": "an-app", "tenant": "contoso.example"}
@@ -60,7 +61,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_database(tmp_path / "relay.db") as database:
+    async with open_database(lay_store(tmp_path) / "relay.db") as database:
         directory = await Directory.open(database, UpstreamDefaults())
         vault = await open_vault(database, RelaySettings(data_dir=tmp_path).keys_dir, environ={})
         clock = [NOW]

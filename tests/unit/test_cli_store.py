@@ -91,7 +91,7 @@ def test_the_settings_that_were_read_are_named(run: Run, tmp_path: Path, monkeyp
 def test_a_command_finds_the_store_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RELAY_DATA_DIR")
     (tmp_path / "relay.env").write_text(f"RELAY_DATA_DIR={tmp_path}/here\n")
-    assert add(run).status == 0
+    assert add(run, laid=False).status == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("RELAY_ENV_FILE", str(tmp_path / "relay.env"))
@@ -100,14 +100,14 @@ def test_a_command_finds_the_store_from_anywhere(run: Run, tmp_path: Path, monke
 
 def test_the_first_account_says_what_it_made(run: Run, tmp_path: Path) -> None:
     made = f"Made a new store in {tmp_path}/data, with its first key in {tmp_path}/data/keys: back both up.\n"
-    assert made in add(run).err
-    assert "Made" not in add(run, "bob@example.com").err
+    assert made in add(run, laid=False).err
+    assert "Made" not in add(run, "bob@example.com", laid=False).err
 
 
 def test_no_key_is_made_beside_a_store_whose_keys_are_elsewhere(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(run)
+    add(run, laid=False)
     run("account", "remove", "ann@example.com")  # no secret: nothing says which key there was
     monkeypatch.setenv("RELAY_KEYS_DIR", str(tmp_path / "other"))
     refused(run("key", "rotate"), f"no key in {tmp_path / 'other'}", "RELAY_KEYS_DIR")

@@ -15,6 +15,7 @@ from relay.console.app import create_app
 from relay.console.guard import MAX_BODY
 from relay.console.rates import Rates
 from relay.control.client import ControlClient
+from tests.store import lay_store
 
 
 def browser(tmp_path: Path, settings: ConsoleSettings) -> httpx.AsyncClient:
@@ -97,7 +98,7 @@ def test_rates_are_an_address_each_and_end() -> None:
 def test_a_console_in_clear_text_is_told_at_the_start(
     tmp_path: Path, console: dict[str, object], doubtful: bool
 ) -> None:
-    settings = RelaySettings(data_dir=tmp_path, console=ConsoleSettings(**console))  # type: ignore[arg-type]
+    settings = RelaySettings(data_dir=lay_store(tmp_path), console=ConsoleSettings(**console))  # type: ignore[arg-type]
     assert any(line.startswith("RELAY_CONSOLE__HOST") for line in warnings(settings)) is doubtful
 
 

@@ -15,6 +15,7 @@ from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from relay.daemon.sandbox import Sandbox
 from tests.peers.proxies import ScriptedProxy, running_proxy
+from tests.store import lay_store
 
 ADDRESS, PASSWORD, PROXY_PASSWORD = "ann@example.com", "s3cret-of-the-sandbox", "s3cret-of-the-proxy"
 
@@ -35,7 +36,7 @@ async def proxy() -> AsyncIterator[ScriptedProxy]:
 
 @pytest.fixture
 async def control(tmp_path: Path, sandbox: Sandbox, proxy: ScriptedProxy) -> AsyncIterator[Control]:
-    settings = RelaySettings(data_dir=tmp_path / "data", egress=EgressSettings(no_proxy=()))
+    settings = RelaySettings(data_dir=lay_store(tmp_path / "data"), egress=EgressSettings(no_proxy=()))
     async with open_control(settings) as opened:
         given = {"host": "127.0.0.1", "port": sandbox.port, "trust": str(sandbox.ca), "password": PASSWORD}
         mine = {"proxy": f"http://relay@127.0.0.1:{proxy.port}", "proxy_password": PROXY_PASSWORD}

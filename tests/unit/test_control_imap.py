@@ -14,6 +14,7 @@ from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from tests.peers.certificates import Certificates, write_certificates
 from tests.peers.scripted_imap import ScriptedImap, running_imap
+from tests.store import lay_store
 
 ADDRESS, PASSWORD = "ann@example.com", "s3cret-of-the-mailbox"
 
@@ -32,7 +33,7 @@ async def imap(certificates: Certificates) -> AsyncIterator[ScriptedImap]:
 
 @pytest.fixture
 async def control(tmp_path: Path, imap: ScriptedImap, certificates: Certificates) -> AsyncIterator[Control]:
-    settings = RelaySettings(data_dir=tmp_path / "data", imap=ImapDefaults(host="localhost", port=imap.port))
+    settings = RelaySettings(data_dir=lay_store(tmp_path / "data"), imap=ImapDefaults(host="localhost", port=imap.port))
     async with open_control(settings) as opened:
         arguments = {"address": ADDRESS, "host": "mail.example", "trust": str(certificates.ca), "password": PASSWORD}
         await registry.run(opened, "account.add", arguments)

@@ -12,6 +12,7 @@ from relay.control import registry
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from tests.peers.webhook import Webhook
+from tests.store import lay_store
 
 ANN = "ann@example.com"
 
@@ -26,7 +27,7 @@ async def hook() -> AsyncIterator[Webhook]:
 async def control(tmp_path: Path, hook: Webhook) -> AsyncIterator[Control]:
     urls = [hook.url(), hook.url("/refuses/topsecret")]
     notices = NoticesSettings(administrator=("it@example.com",), urls=urls)  # type: ignore[arg-type]
-    async with open_control(RelaySettings(data_dir=tmp_path / "data", notices=notices)) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"), notices=notices)) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 
@@ -64,7 +65,7 @@ async def test_each_channel_says_what_became_of_the_test(control: Control, hook:
 
 
 async def test_with_no_way_to_tell_anybody_the_remedy_is_named(tmp_path: Path) -> None:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as control:
         with pytest.raises(ControlError, match=r"no healthy account and no URL; .*RELAY_NOTICES__URLS"):
             await act(control, "notice.test")
 

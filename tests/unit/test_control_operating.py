@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,15 +20,16 @@ from relay.daemon.build import open_control
 from relay.mail.ids import format_id, parse_id
 from relay.queue.model import State
 from tests.bulk import fill
-from tests.store import arrival
+from tests.lengths import size_of
+from tests.store import arrival, lay_store
 
-MANY = int(os.environ.get("BULK_MESSAGES", "20000"))
+MANY = size_of("BULK_MESSAGES", short=20_000, long=100_000)
 SECONDS = 0.1
 
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         control = opened.asked_by("tester", lambda _: None)
         for address in ("ann@example.com", "bob@example.com"):
             settings = {"address": address, "host": "mail.example.com", "auth": "none"}

@@ -17,6 +17,7 @@ from relay.credentials.oauth import TokenUnavailable
 from relay.credentials.tries import SPENT
 from relay.daemon.build import open_control
 from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.store import lay_store
 
 
 class Refused(Exception):
@@ -32,7 +33,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
 @pytest.fixture
 async def control(tmp_path: Path, authority: Authority) -> AsyncIterator[Control]:
     authority.reset()
-    settings = RelaySettings(data_dir=tmp_path / "data", oauth=OAuthSettings(ca_file=authority.ca))
+    settings = RelaySettings(data_dir=lay_store(tmp_path / "data"), oauth=OAuthSettings(ca_file=authority.ca))
     async with open_control(settings) as opened:
         arguments = {
             "address": USER,

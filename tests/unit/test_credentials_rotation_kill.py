@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from sqlalchemy import Connection, insert
 from relay.credentials.vault import open_vault
 from relay.database.engine import open_database
 from relay.database.schema import accounts
+from tests.lengths import size_of
 
-KILLS = int(os.environ.get("VAULT_KILLS", 6))  # the long proof sets 200
+KILLS = size_of("VAULT_KILLS", short=4, long=200)
 ROWS = 40
 
 _ROTATOR = """
@@ -23,6 +23,7 @@ import asyncio, sys
 from pathlib import Path
 from relay.credentials.vault import open_vault
 from relay.database.engine import open_database
+from tests.lengths import size_of
 
 async def main(folder):
     async with open_database(folder / "relay.db") as database:

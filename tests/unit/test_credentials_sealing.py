@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from relay.credentials.errors import SecretRefused, SecretUnreadable
 from relay.credentials.sealing import MAX_SECRET_BYTES, Key, _binding
 from relay.credentials.secret import Secret
+from tests.lengths import size_of
 
 SECRET = "correct horse battery staple"
-NONCES = int(os.environ.get("VAULT_NONCES", 1 << 16))  # the long proof sets 1048576
+NONCES = size_of("VAULT_NONCES", short=1 << 14, long=1 << 20)
 
 
 @pytest.fixture

@@ -30,13 +30,14 @@ from relay.credentials.vault import Rotation, Vault, open_vault
 from relay.database.engine import Database, open_database
 from relay.database.schema import accounts, secrets
 from relay.telemetry.redaction import LIVE, unmask
+from tests.store import lay_store
 
 ACCOUNTS = 12
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(tmp_path / "relay.db") as database:
+    async with open_database(lay_store(tmp_path) / "relay.db") as database:
         await database.write(_add_accounts)
         yield database
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.dispatch.forecast import Forecast, Limits, Waiting, forecast, quota_free_at
 from relay.dispatch.pace import Pace, Quota
+from tests.lengths import examples
 
 NOW = 1_795_000_000.0  # 2026-11-18, not at the beginning of an hour
-EXAMPLES = int(os.environ.get("FORECAST_EXAMPLES", "50"))
 HOUR = int(NOW // 3600)
 
 
@@ -54,7 +52,7 @@ histories = st.dictionaries(st.integers(HOUR - 23, HOUR), st.integers(1, 40), ma
 
 
 @given(load=loads, limit=limits, rest=st.integers(0, 9000), sent=histories)
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=examples(50))
 def test_it_ends_when_a_simulation_of_every_message_does(
     load: list[Waiting], limit: Limits, rest: int, sent: dict[int, int]
 ) -> None:
@@ -72,7 +70,7 @@ def test_it_ends_when_a_simulation_of_every_message_does(
 
 
 @given(load=loads, limit=limits, sent=histories, more=st.integers(1, 50))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(40))
 def test_more_mail_never_ends_sooner_and_no_limit_never_later(
     load: list[Waiting], limit: Limits, sent: dict[int, int], more: int
 ) -> None:

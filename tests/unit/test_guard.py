@@ -20,6 +20,7 @@ from relay.net.failure import DialFailed
 from relay.net.guard import Guard
 from relay.net.reach import reach
 from relay.net.way import Way
+from tests.store import lay_store
 
 ANN = "ann@example.com"
 
@@ -99,7 +100,7 @@ async def test_ports_are_those_of_mail() -> None:
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    async with open_control(RelaySettings(data_dir=tmp_path / "data")) as opened:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path / "data"))) as opened:
         yield opened.asked_by("tester", lambda _: None)
 
 

@@ -18,6 +18,8 @@ from relay.control.imports.msmtp import read_msmtp
 from relay.control.imports.plan import BadConfiguration
 from relay.control.imports.postfix import read_postfix
 from relay.daemon.build import open_control
+from tests.lengths import examples
+from tests.store import lay_store
 from tests.unit.command_line import Run, refused
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "import"
@@ -70,7 +72,7 @@ LEFT = {
 @pytest.mark.parametrize("source", DOES)
 async def test_each_sender_goes_where_the_other_relay_sent_it(tmp_path: Path, source: str) -> None:
     plan = READERS[source]([SAMPLES / FILES[source]])
-    async with open_control(RelaySettings(data_dir=tmp_path)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as control:
         done = await registry.run(control, "import.apply", as_request(source, plan))
         assert (len(done["added"]["accounts"]), done["there"]["accounts"]) == (len(plan.accounts), [])
         accounts = {entry["address"]: entry for entry in await registry.run(control, "account.list", {})}
@@ -158,7 +160,7 @@ def test_a_line_that_cannot_be_read_is_named(
 
 
 @given(text=st.text(alphabet=st.sampled_from('abc@.:=[]{}$#; \t\n"%/host from account remotes'), max_size=400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_no_text_breaks_a_reader(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "main.cf"
     path.write_text(text)

@@ -11,6 +11,7 @@ import pytest
 from relay.credentials.oauth.errors import TokenUnavailable
 from relay.credentials.tries import MOST_REFUSED, SPENT, WINDOW_MS, Tries, Try, refused_lately
 from relay.database.engine import Database, open_database
+from tests.store import lay_store
 
 NOW = 1_790_000_000_000
 ACCOUNT = 7
@@ -34,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(tmp_path / "relay.db") as opened:
+    async with open_database(lay_store(tmp_path) / "relay.db") as opened:
         yield opened
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -19,9 +18,10 @@ from relay.credentials.oauth.tokens import Tokens
 from relay.credentials.vault import open_vault
 from relay.database.engine import open_database
 from relay.database.schema import accounts
+from tests.lengths import size_of
 from tests.peers.authority import running_authority
 
-KILLS = int(os.environ.get("OAUTH_KILLS", 6))  # the long proof sets 200
+KILLS = size_of("OAUTH_KILLS", short=4, long=200)
 SMTP = "https://outlook.office.com/SMTP.Send"
 
 _REFRESHER = """

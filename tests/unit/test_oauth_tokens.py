@@ -25,6 +25,7 @@ from relay.database.engine import Database, open_database
 from relay.database.schema import accounts, secrets
 from relay.mail.errors import StorageFailed
 from tests.peers.authority import SECRET, Authority, Fault, running_authority
+from tests.store import lay_store
 
 SMTP, IMAP = "https://outlook.office.com/SMTP.Send", "https://outlook.office.com/IMAP.AccessAsUser.All"
 SCOPES = f"{SMTP} {IMAP} offline_access"
@@ -99,7 +100,7 @@ def _add_accounts(connection: Connection) -> None:
 
 @asynccontextmanager
 async def open_house(folder: Path, authority: Authority) -> AsyncIterator[House]:
-    async with open_database(folder / "relay.db") as database:
+    async with open_database(lay_store(folder) / "relay.db") as database:
         await database.write(_add_accounts)
         vault = await open_vault(database, folder / "keys", environ={}, secrets_dir=None)
         house = House(database, vault, authority)

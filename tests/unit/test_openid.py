@@ -19,6 +19,7 @@ from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from tests.peers import authority as authorities
 from tests.peers.authority import SECRET, USER, Authority, Fault, running_authority
+from tests.store import lay_store
 from tests.unit.test_browser_sign_in import browse
 
 REDIRECT = "http://localhost:8025/login/oidc/callback"
@@ -38,7 +39,7 @@ async def control(tmp_path: Path, authority: Authority, monkeypatch: pytest.Monk
     monkeypatch.setattr(authorities, "REDIRECT", REDIRECT)
     console = {"oidc_issuer": authority.issuer, "oidc_client_id": "secret", "oidc_client_secret": SECRET}
     settings = RelaySettings(
-        data_dir=tmp_path / "data",
+        data_dir=lay_store(tmp_path / "data"),
         oauth={"ca_file": authority.ca},  # type: ignore[arg-type]
         console=console,  # type: ignore[arg-type]
     )

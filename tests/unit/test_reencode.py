@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from relay.mail.content import stuff, unstuff
 from relay.mail.encodings import Base64, QuotedPrintable
 from relay.mail.reencode import Reencoder
+from tests.lengths import examples
 
 HEAD = b"From: app@example.com\r\nMIME-Version: 1.0\r\n"
 FRAGMENTS = [
@@ -183,7 +184,7 @@ def check_same(before: Message, after: Message) -> None:
 
 
 @given(tree=TREES, cuts=CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_readers_find_the_same_in_any_tree_and_sealed_parts_are_untouched(tree: Part, cuts: list[int]) -> None:
     kept: list[bytes] = []
     raw = b"MIME-Version: 1.0\r\n" + render(tree, iter(range(10_000)), kept) + b"\r\n"
@@ -233,7 +234,7 @@ def test_readers_find_the_same_in_any_tree_and_sealed_parts_are_untouched(tree: 
     ),
     cuts=st.lists(st.integers(0, 2000), max_size=8),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_mixture_of_pieces_stays_wire_form_whatever_the_cuts(pieces: list[bytes], cuts: list[int]) -> None:
     wire = stuff(b"".join(pieces)) + b"\r\n"
     out, _ = run(wire, [])
@@ -245,7 +246,7 @@ def test_any_mixture_of_pieces_stays_wire_form_whatever_the_cuts(pieces: list[by
 
 
 @given(lines=LINES, cuts=CUTS, guarded=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_quoted_printable_keeps_every_octet_and_every_rule(lines: list[bytes], cuts: list[int], guarded: bool) -> None:
     raw = b"".join(line + b"\r\n" for line in lines)
     encoder, wire = QuotedPrintable(guarded=guarded), stuff(raw)
@@ -267,7 +268,7 @@ def decoded(coded: bytes) -> bytes:
 
 
 @given(octets=st.binary(max_size=300), lines=LINES, cuts=CUTS, delimited=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_base64_keeps_every_octet(octets: bytes, lines: list[bytes], cuts: list[int], delimited: bool) -> None:
     raw = re.sub(rb"[\r\n]", b"\r\n", octets) + b"".join(b"\r\n" + line for line in lines) + b"\r\n"
     encoder, wire = Base64(), stuff(raw)

@@ -45,7 +45,7 @@ async def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     async with ScriptedUpstream(accounts={APP: PASSWORD}) as upstream:
         authority = tmp_path / "ca.pem"
         upstream.authority.cert_pem.write_to_path(str(authority))
-        async with RelayDaemon(tmp_path / "data", QUICK | settings) as running:
+        async with RelayDaemon(tmp_path / "data", QUICK | settings, fresh=True) as running:
             await running.add_account(APP, PASSWORD, *at(upstream, authority))
             await _served_within(running, DEADLINE_S)  # whatever the first mail needs is in memory now
             yield running

@@ -17,6 +17,7 @@ from relay.daemon.build import build, open_control
 from relay.database.schema import messages
 from relay.mail.ids import IdSource
 from relay.queue.volume import accepted_octets
+from tests.store import lay_store
 from tests.wire.door import Talker
 
 HOUR_S = 3600
@@ -67,7 +68,7 @@ async def test_a_restart_gives_nobody_the_day_anew(tmp_path: Path) -> None:
             accept(connection, "erp", size, hours_ago)
         accept(connection, "other", 5000, 2)
 
-    async with open_control(RelaySettings(data_dir=tmp_path)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as control:
         await control.database.write(register)
     async with restarted(tmp_path) as talker:
         assert (await talker.say(b"MAIL FROM:<app@example.com> SIZE=1001\r\n")).startswith("452 4.7.0")
@@ -75,7 +76,7 @@ async def test_a_restart_gives_nobody_the_day_anew(tmp_path: Path) -> None:
 
 
 async def test_the_sums_are_by_client_and_minute(tmp_path: Path) -> None:
-    async with open_control(RelaySettings(data_dir=tmp_path)) as control:
+    async with open_control(RelaySettings(data_dir=lay_store(tmp_path))) as control:
 
         def fill(connection: Connection) -> None:
             for name, hours_ago in (("a", 0.5), ("a", 0.501), ("a", 3), ("b", 3.1), ("c", 3.2), ("a", 30)):

@@ -280,7 +280,9 @@ async def test_the_memory_of_failures_is_bounded() -> None:
     assert not failures.too_many("10.0.0.2")
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_an_unknown_login_costs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed.cache_clear()
     stored = []
     monkeypatch.setattr(authentication, "verify_password", lambda hashed, password: stored.append(hashed))
     async with login_door(tmp_path, **OPEN) as door:
@@ -289,6 +291,7 @@ async def test_an_unknown_login_costs_the_same(tmp_path: Path, monkeypatch: pyte
         assert (await talker.say(b"AUTH PLAIN " + plain() + b"\r\n")).startswith("535 5.7.8")
     assert [entry[:31] for entry in stored] == ["$argon2id$v=19$m=65536,t=3,p=4$"] * 2
     assert stored[1] == hashed()
+    hashed.cache_clear()
 
 
 async def test_no_password_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

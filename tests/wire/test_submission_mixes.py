@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from relay.accounts.model import Upstream
 from relay.mail.outcome import Accepted, Outcome, Refused, Stage
 from relay.submission.smtp.transport import SmtpTransport
+from tests.lengths import examples
 from tests.peers.scripted_upstream import Rule, ScriptedUpstream
 from tests.wire.carrying import LOGIN, PASSWORD, lane, mail, transport, upstream_of
 
@@ -88,7 +89,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @given(batch=st.lists(mixes, min_size=1, max_size=12), pipelining=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_everyone_learns_their_own(bench: Bench, batch: list[Mix], pipelining: bool) -> None:
     server = bench.servers[pipelining]
     server.messages.clear()
