@@ -113,9 +113,16 @@ def tokens(as_json: Json = False) -> None:
         print_json(result)
         return
     table(
-        ("NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"),
+        ("NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED", "COUNTS"),
         [
-            (one["name"], ", ".join(one["scopes"]), one["created_by"], one["expires_at"], one["used_at"])
+            (
+                one["name"],
+                ", ".join(one["scopes"]),
+                one["created_by"],
+                one["expires_at"],
+                one["used_at"],
+                (one["rests"] and f"no: {one['rests']}") or ("no: it is over" if one["expired"] else "yes"),
+            )
             for one in result
         ],
         nothing="No token yet: relay console token NAME --scope read",

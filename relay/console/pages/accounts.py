@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from relay.accounts.model import InDoubtPolicy
 from relay.accounts.presets import PRESETS
+from relay.console.identity import base_of
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page
@@ -148,7 +149,7 @@ async def invite(request: Request, caller: Sent, account: str, name: Text) -> Re
     known = {user["name"]: user["accounts"] for user in await caller.call("user.list")}
     mailboxes = sorted({account, *known.get(name.strip().lower(), [])})
     made = await caller.call("user.invite", {"name": name, "accounts": mailboxes})
-    return page(request, "invited.html", caller=caller, made=made, url=f"{request.app.state.base}{made['path']}")
+    return page(request, "invited.html", caller=caller, made=made, url=f"{base_of(request)}{made['path']}")
 
 
 def _form(request: Request, caller: Any, given: dict[str, Any], refusal: ControlError | None) -> Response:

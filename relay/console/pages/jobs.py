@@ -47,20 +47,20 @@ class Jobs:
         self._forget()
         if len(self._jobs) >= _MOST or sum(not job.done for job in self._of(caller)) >= 3:
             raise ControlError("too much is under way already", "wait until it has ended", "throttled")
-        job = Job(secrets.token_urlsafe(16), caller.csrf, time.monotonic(), typed="password" in arguments)
+        job = Job(secrets.token_urlsafe(16), caller.name, time.monotonic(), typed="password" in arguments)
         job.task = asyncio.create_task(_run(job, caller, action, dict(arguments)), name=f"job {action}")
         self._jobs[job.id] = job
         return job
 
     def of(self, caller: Caller, job_id: str) -> Job:
-        """A job of this session. Raises ControlError (not-found)."""
+        """A job of this person. Raises ControlError (not-found)."""
         job = self._jobs.get(job_id)
-        if job is None or job.owner != caller.csrf:
+        if job is None or job.owner != caller.name:
             raise ControlError("there is no such test", "start it again", "not-found")
         return job
 
     def _of(self, caller: Caller) -> list[Job]:
-        return [job for job in self._jobs.values() if job.owner == caller.csrf]
+        return [job for job in self._jobs.values() if job.owner == caller.name]
 
     def _forget(self) -> None:
         before = time.monotonic() - _KEPT_S
