@@ -31,7 +31,9 @@ Field = Annotated[str, Form(max_length=1024)]
 Answer = Annotated[str, Form(max_length=16_384)]
 _CARRIED = "with:"  # before the names of fields of the form that goes on
 _SECRET = frozenset({"password", "again", "current", "code", "answer", "ceremony"})  # never rendered, so not carried
-_FORMS = re.compile(r"/(?:users|profile|system|accounts)(?:/[A-Za-z0-9._~@+-]+)+")  # of this console, nothing behind
+_FORMS = re.compile(
+    r"/(?:users|profile|system|accounts)(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+"
+)  # of this console, nothing behind
 
 
 async def asked(request: Request, error: ControlError) -> Response:
@@ -60,7 +62,7 @@ async def asked(request: Request, error: ControlError) -> Response:
 
 @router.post("/again")
 async def again(
-    request: Request, caller: Sent, to: Field, password: Field = "", code: Field = "", ceremony: Field = "",
+    request: Request, caller: Sent, to: Field = "", password: Field = "", code: Field = "", ceremony: Field = "",
     answer: Answer = "",
 ) -> Response:  # fmt: skip
     """Prove it; then the form goes on by itself, without scripts by a button."""
@@ -90,7 +92,7 @@ async def begin_passkey(request: Request, caller: Annotated[Caller, Depends(sign
 
 
 @router.post("/again/oidc")
-async def at_provider(request: Request, caller: Sent, to: Field) -> Response:
+async def at_provider(request: Request, caller: Sent, to: Field = "") -> Response:
     """Off to the OpenID provider, which asks again; the person goes on from the page they came from."""
     redirect = f"{base_of(request)}{OIDC_CALLBACK}"
     return away(request, await caller.call("me.oidc_begin", {"redirect": redirect, "back": _page_of(to)}))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 CALLBACK = "/login/oidc/callback"  # what follows the console's address
-_PAGE = re.compile(r"/[A-Za-z0-9._~@+-]*(?:/[A-Za-z0-9._~@+-]+)*")
+_PAGE = re.compile(r"(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+")
 _LEEWAY_S = 120
 
 
