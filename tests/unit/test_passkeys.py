@@ -364,3 +364,19 @@ async def test_a_token_reaches_as_far_as_its_maker(control: Control) -> None:
     assert await act(control, "token.list") == []
     machine = {"token": (await act(control, "token.add", name="m", scopes=["read"]))["token"]}
     assert await web(control, machine, "account.list") == []
+
+
+async def test_an_account_waits_for_its_owner_who_gives_the_password(control: Control) -> None:
+    address = "ann@example.com"
+    made = await act(control, "account.add", address=address, host="mail.example.com", invite=True)
+    assert made["state"] == "suspended"
+    shown = await act(control, "account.show", account=address)
+    assert (shown["state"], shown["who"]) == ("suspended", "owner")
+    assert "Its owner was invited" in shown["cause"]
+    link = (await act(control, "user.invite", name=address, accounts=[address]))["path"].removeprefix("/invite/")
+    session = {"session": (await act(control, "console.accept", token=link, address=HERE))["session"]}
+    stored = await web(control, session, "account.set_password", account=address, password="mailbox-password")
+    assert stored["resumed"]
+    assert (await act(control, "account.show", account=address))["state"] == "ok"
+    both = act(control, "account.add", address="b@example.com", host="h.example", invite=True, password="x" * 12)
+    assert await kind(both) == "refused"

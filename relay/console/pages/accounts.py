@@ -48,15 +48,20 @@ async def add(
     port: Text = "",
 ) -> Response:
     """Register it; with a refusal the form comes back as it was, without the password."""
-    given: dict[str, Any] = {"provider": provider, "address": address.strip(), "auth": auth}
+    invited = auth == "invite"
+    given: dict[str, Any] = {"provider": provider, "address": address.strip(), "auth": "password" if invited else auth}
     given |= {name: value.strip() for name, value in (("login", login), ("host", host)) if value.strip()}
-    secret = {"password": password} if auth == "password" and password else {}
+    secret: dict[str, Any] = {"password": password} if auth == "password" and password else {}
+    if invited:
+        secret = {"invite": True}
     try:
         if port.strip():
             given["port"] = _port(port)
         await caller.call("account.add", {**given, **secret})
     except ControlError as refusal:
-        return _form(request, caller, given | {"port": port}, refusal)
+        return _form(request, caller, given | {"port": port, "auth": auth}, refusal)
+    if invited:
+        return await invite(request, caller, given["address"], given["address"])
     return RedirectResponse(f"/accounts/{given['address']}", 303)
 
 
