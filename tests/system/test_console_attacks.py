@@ -151,3 +151,27 @@ async def test_nothing_private_is_kept_by_a_cache_and_no_socket_is_opened(stand:
         upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
         answer = await web.get("/profile", headers=upgrade | {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
         assert answer.status_code != 101
+
+
+async def test_mail_of_an_account_that_awaits_its_owner_goes_when_they_gave_the_password(stand: Stand) -> None:
+    address = "late@example.com"
+    stand.upstream.accounts[address] = "right-password"
+    place = ("--host", "localhost", "--port", str(stand.options["port"]), "--trust", str(stand.options["trust"]))
+    said = (await stand.daemon.cli("account", "add", address, "--invite", *place)).stdout
+    link = re.search(r"/invite/[\w-]+", said)
+    assert link is not None, said
+    seen = len(stand.daemon.events)
+    await stand.mail(address, "ann@example.org")
+    assert (await stand.act("account.show", account=address))["waiting"] == 1
+    async with browser(stand) as web:
+        assert (await web.post(link[0])).status_code == 303
+        form = {"csrf": await csrf_of(web), "password": "right-password"}
+        assert (await web.post(f"/mail/{address}/save", data=form)).status_code == 303
+    await stand.daemon.event("delivery.relayed", since=seen, timeout_s=20)
+    names = [event["event"] for event in stand.daemon.events[seen:]]
+    assert "attempt.refused" not in names
+    assert "attempt.unreachable" not in names
+    async with browser(stand) as web:
+        await web.post("/login", data={"username": ADMIN, "password": ADMIN_PASSWORD})
+        form = {"csrf": await csrf_of(web), "provider": "gmail", "address": "w@example.com", "auth": "invite"}
+        assert f"{stand.base}/invite/" in (await web.post("/accounts/new", data=form)).text
