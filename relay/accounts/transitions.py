@@ -25,6 +25,7 @@ from relay.telemetry.cleaning import clean_text
 log = get_logger()
 
 OPERATOR = "operator"  # the cause of a suspension that only a person ends
+AWAITS_OWNER = "awaits-owner"  # the cause of a suspension that ends with the first credential
 _LONGEST_REPLY = 1024  # octets
 
 
@@ -108,6 +109,14 @@ def suspend_by_hand(connection: Connection, account_id: int, *, actor: str, now_
     for kind in (ConditionKind.SUSPENDED, ConditionKind.RESTING):
         conditions.close_conditions(connection, account_id=account_id, kind=kind, now_ms=now_ms, silently=True)
     return [Change(account, AccountState.SUSPENDED, actor)]
+
+
+def await_owner(connection: Connection, account_id: int, *, now_ms: int) -> None:
+    """A new account has no credential yet: what a suspension is, without trouble that anybody must be told of.
+
+    It ends when its owner stores a password or signs in.
+    """
+    store.set_state(connection, account_id, AccountState.SUSPENDED, AWAITS_OWNER, at_ms=now_ms)
 
 
 def resume(

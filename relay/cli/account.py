@@ -13,6 +13,7 @@ from relay.cli.account_options import AccountOptions, account_arguments
 from relay.cli.account_shown import Address, list_, show, where
 from relay.cli.asking import PasswordFile, read_password
 from relay.cli.connecting import connect
+from relay.cli.console import link_of
 from relay.cli.output import Json, complain, note, print_json, say, steps
 from relay.cli.session import perform
 from relay.cli.spreading import spread
@@ -47,6 +48,10 @@ def add(
     address: Address,
     auth: Annotated[str, _AUTH] = "password",
     password_file: PasswordFile = None,
+    invite: Annotated[
+        bool,
+        typer.Option("--invite", help="Its owner gives the password: print a link; mail waits."),
+    ] = False,
     sender: Annotated[
         bool, typer.Option("--sender/--no-sender", help="Register the address as a sender of this account, too.")
     ] = True,
@@ -55,11 +60,18 @@ def add(
 ) -> None:
     """Add an account. Secrets come from a prompt, a file or standard input, never from the command line."""
     arguments = {"address": address, "auth": auth, "sender": sender, **account_arguments(address, auth, given)}
-    if auth == "password":
+    if invite:
+        if password_file is not None:
+            raise ControlError("its owner will give the password", "leave out either --invite or --password-file")
+        arguments["invite"] = True
+    elif auth == "password":
         arguments["password"] = read_password(password_file, address)
     elif password_file is not None and auth in get_args(Auth):  # else that is what is wrong
         raise ControlError(f"an account with --auth {auth} has no password", "leave --password-file out")
     result = perform("account.add", arguments)
+    if invite:
+        given_link = perform("user.invite", {"name": result["address"], "accounts": [result["address"]]})
+        result["invitation"] = link_of(given_link)
     if as_json:
         print_json(result)
         return
@@ -72,7 +84,9 @@ def add(
         note(f"This looks like an address at {result['hint']}: relay account set {address} --provider {result['hint']}")
     if result["warning"]:
         note(f"Warning: {result['warning']}")
-    if result["to_do"]:
+    if invite:
+        say(f"Its owner stores the password here: {result['invitation']}")
+    elif result["to_do"]:
         say(f"Next: {result['to_do']}")
     else:
         say(f"Try it: relay account test {result['address']}")

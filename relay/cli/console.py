@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -52,13 +53,18 @@ def invite(
 ) -> None:
     """Print a link that signs somebody in once."""
     result = perform("user.invite", {"name": name, "accounts": account, "hours": hours})
-    console = settings_or_refuse().console
-    result["url"] = f"{console.url or f'http://{console.host}:{console.port}'}{result['path']}"
+    result["url"] = link_of(result)
     if as_json:
         print_json(result)
         return
     say(result["url"])
     note(f"It signs {result['name']} in once, until {result['until']}; whoever has the link is them.")
+
+
+def link_of(invitation: Mapping[str, Any]) -> str:
+    """An invitation's address, by the settings."""
+    console = settings_or_refuse().console
+    return f"{console.url or f'http://{console.host}:{console.port}'}{invitation['path']}"
 
 
 def users(as_json: Json = False) -> None:
@@ -113,9 +119,16 @@ def tokens(as_json: Json = False) -> None:
         print_json(result)
         return
     table(
-        ("NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"),
+        ("NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED", "COUNTS"),
         [
-            (one["name"], ", ".join(one["scopes"]), one["created_by"], one["expires_at"], one["used_at"])
+            (
+                one["name"],
+                ", ".join(one["scopes"]),
+                one["created_by"],
+                one["expires_at"],
+                one["used_at"],
+                (one["rests"] and f"no: {one['rests']}") or ("no: it is over" if one["expired"] else "yes"),
+            )
             for one in result
         ],
         nothing="No token yet: relay console token NAME --scope read",

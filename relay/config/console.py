@@ -120,3 +120,12 @@ def is_own_address(settings: ConsoleSettings, url: str, path: str) -> bool:
     except ValueError:
         return False
     return own and parts.scheme in ("http", "https") and parts.path == path and not (parts.query or parts.fragment)
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """The host name, and the origin as browsers write it: in lower case, without the scheme's own port (RFC 6454 6)."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    shown = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, {"https": 443, "http": 80}.get(parts.scheme)) else f":{parts.port}"
+    return host, f"{parts.scheme}://{shown}{port}"

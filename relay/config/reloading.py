@@ -26,7 +26,13 @@ _TAKEN_OVER = frozenset(
     }
 )
 _NOT_TAKEN_OVER = frozenset(
-    {("oauth", "ca_file"), ("dispatch", "login_check_s"), ("submission", "graph_url"), ("submission", "gmail_url")}
+    {
+        ("oauth", "ca_file"),
+        ("oauth", "google_client_secret"),
+        ("dispatch", "login_check_s"),
+        ("submission", "graph_url"),
+        ("submission", "gmail_url"),
+    }
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import relay
@@ -199,6 +199,9 @@ class OAuthSettings(Section):
         default="", description="its tenant: an id, a domain, or organizations (none: organizations)"
     )
     google_client_id: _AppId = Field(default="", description="id of your OAuth client at Google")
+    google_client_secret: Annotated[SecretStr | None, Form("a secret", "what Google gave with the id")] = Field(
+        default=None, description="its secret; better as a file in the secrets folder"
+    )
     ca_file: ExistingFile | None = Field(
         default=None, description="CA file trusted for token endpoints, besides the system's"
     )

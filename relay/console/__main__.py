@@ -39,7 +39,7 @@ def main() -> int:
         return 2
     settings = ConsoleSettings.model_validate(told["console"])
     listening = socket.socket(fileno=told["fd"])
-    app = create_app(settings, ControlClient(Path(told["data_dir"])), port=listening.getsockname()[1])
+    app = create_app(settings, ControlClient(Path(told["data_dir"])))
     server = uvicorn.Server(served(app, settings))
     log.info("console.started", host=settings.host, port=listening.getsockname()[1])
     flush()

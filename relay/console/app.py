@@ -31,8 +31,8 @@ _STATIC = Path(__file__).with_name("static")
 API = "/api/v1"
 
 
-def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -> ASGIApp:
-    """The application; `port` is where it listens, for its own links."""
+def create_app(settings: ConsoleSettings, client: ControlClient) -> ASGIApp:
+    """The application."""
     app = FastAPI(
         title="relay",
         version=relay.__version__,
@@ -43,7 +43,6 @@ def create_app(settings: ConsoleSettings, client: ControlClient, *, port: int) -
     )
     secure = settings.tls_cert is not None or urlsplit(settings.url).scheme == "https"
     app.state.settings, app.state.client, app.state.secure = settings, client, secure
-    app.state.base = settings.url or f"{'https' if secure else 'http'}://{settings.host}:{port}"
     app.state.jobs, app.state.overviews = Jobs(), Overviews()
     probes.prepare(app.state)
     app.include_router(probes.router)

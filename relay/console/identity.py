@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from relay.config.console import ConsoleSettings
+from relay.config.console import ConsoleSettings, origin_of
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
 
@@ -55,11 +55,16 @@ def address_of(request: Request) -> str:
 
 
 def base_of(request: Request) -> str:
-    """The console's address as this browser has it (the guard knows the name), or as it is set."""
+    """The console's address as it is set, or as this browser has it: by a name that the guard let through."""
     settings = request.app.state.settings
     assert isinstance(settings, ConsoleSettings)
     scheme = "https" if request.app.state.secure else "http"
-    return settings.url or f"{scheme}://{request.headers.get('host', '')}"
+    return settings.url or f"{scheme}://{request.headers.get('host', '').lower()}"
+
+
+def origin(request: Request) -> str:
+    """What a passkey of this console is bound to."""
+    return origin_of(base_of(request))[1]
 
 
 async def signed_in(request: Request) -> Caller:
@@ -107,3 +112,8 @@ async def _caller(request: Request, credential: Mapping[str, str]) -> Caller:
     return Caller(
         facts["name"].partition(":")[2], facts["owner"], frozenset(facts["scopes"]), facts["csrf"], client, credential
     )
+
+
+async def renewed(request: Request, proved: Mapping[str, Any]) -> Caller:
+    """Whoever has just shown again that it is them, by the session that goes on under a new token."""
+    return await _caller(request, {"session": str(proved["session"])})

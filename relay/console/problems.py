@@ -18,6 +18,7 @@ STATUS: Mapping[Kind, int] = {
     "conflict": 409,
     "unauthenticated": 401,
     "forbidden": 403,
+    "proof": 403,
     "throttled": 429,
     "unavailable": 503,
 }

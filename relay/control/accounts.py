@@ -10,7 +10,7 @@ from relay.accounts import store
 from relay.accounts.checking import checked_choice
 from relay.accounts.model import Account, Auth
 from relay.accounts.presets import preset_for
-from relay.accounts.transitions import OPERATOR, Change, resume
+from relay.accounts.transitions import OPERATOR, Change, await_owner, resume
 from relay.control.account_fields import SET_BACK, AccountFields, oauth_in, settings_in, told_of
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.egress import store_proxy_password
@@ -30,17 +30,23 @@ async def account_add(
     address: str,
     auth: str = "password",
     password: str | None = None,
+    invite: bool = False,
     sender: bool = True,
     **fields: Unpack[AccountFields],
 ) -> dict[str, Any]:
     """Register an account with its sealed password and, unless `sender` is False, its address as a sender of it.
 
+    `invite`: without a password, which its owner will give; until then it is suspended, and its mail waits.
     None of it is kept when any part is refused.
     """
     with refusals():
         checked_choice("auth", auth, Auth)
-    if auth == "password" and password is None:
-        raise ControlError("no password was given", "use --password-file F, or - for standard input, or --auth none")
+    if invite and (auth != "password" or password is not None):
+        raise ControlError("there is nothing for its owner to give", "leave out either --invite or the rest")
+    if auth == "password" and password is None and not invite:
+        raise ControlError(
+            "no password was given", "use --password-file F, or - for standard input, or --invite, or --auth none"
+        )
     if auth != "password" and password is not None:
         raise ControlError(f"an account with --auth {auth} has no password", "leave the password out")
     oauth = oauth_in(fields)
@@ -62,6 +68,8 @@ async def account_add(
         if password is not None:
             control.vault.seal_into(connection, account_id, "password", password)
         store_proxy_password(connection, control, None, account, proxy_password)
+        if invite:
+            await_owner(connection, account_id, now_ms=now_ms())
         if sender:
             store.add_sender(connection, account.address, account_id, now_ms=now_ms())
         return account

@@ -36,7 +36,7 @@ class ControlClient:
 
         Raises ControlError: what the daemon refused, or unavailable when it does not answer in time.
         """
-        request: dict[str, Any] = {"action": action, "args": dict(arguments or {})}
+        request: dict[str, Any] = {"action": action, "args": dict(arguments or {}), "web": True}
         if credential is not None:
             request["as"] = dict(credential)
         if key is not None:

@@ -16,6 +16,7 @@ from relay.accounts.transitions import Change, tell
 from relay.aftercare.chat import Chats
 from relay.aftercare.letters import Postmark
 from relay.control.access.attempts import Attempts
+from relay.control.access.ceremonies import Ceremonies
 from relay.control.access.model import Principal
 from relay.control.access.pending import PersonSignIns
 from relay.control.differences import difference, registered
@@ -66,6 +67,7 @@ class Desk:
         self.turn = asyncio.Lock()  # of a login: each takes 64 MiB, and a thread of those that write mail, too
         self.sign_ins = SignIns()
         self.person_sign_ins = PersonSignIns()
+        self.ceremonies = Ceremonies()
         self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
 
 

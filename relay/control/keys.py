@@ -32,7 +32,8 @@ async def key_add(control: Control) -> dict[str, Any]:
 async def key_rotate(control: Control) -> dict[str, Any]:
     """Seal every secret under the primary key. When all are already, a new key is made first.
 
-    May be stopped anywhere and called again: it goes on with what is left.
+    May be stopped anywhere and called again: it goes on with what is left.  `control.progress` gets
+    {step: reseal, resealed, total} after each hundred.
     """
     usage = await control.vault.key_usage()
     primary = control.vault.ring.primary.id
@@ -40,8 +41,14 @@ async def key_rotate(control: Control) -> dict[str, Any]:
     if usage.get(primary, 0) and not any(count for key_id, count in usage.items() if key_id != primary):
         added = primary = await _new(control)
     await control.announce("key.rotate", [primary], {"added": added is not None})
+    total = sum(count for key_id, count in usage.items() if key_id != primary)
+
+    def told(resealed: int) -> None:
+        control.progress({"step": "reseal", "resealed": resealed, "total": total})
+
     try:
-        done = await control.vault.rotate()
+        told(0)
+        done = await control.vault.rotate(told=told)
     except KeyMissing as error:
         raise ControlError(str(error), "put the key file back into the keys folder") from None
     log.info("key.rotated", key_id=primary, resealed=done.resealed, unreadable=len(done.unreadable))

@@ -7,8 +7,8 @@ from typing import Literal
 from relay.mail.errors import RelayError
 
 Kind = Literal[
-    "refused", "invalid", "not-found", "conflict", "unauthenticated", "forbidden", "throttled", "unavailable"
-]
+    "refused", "invalid", "not-found", "conflict", "unauthenticated", "forbidden", "proof", "throttled", "unavailable"
+]  # proof: who is signed in must first show once more that it is them
 
 
 class ControlError(RelayError):

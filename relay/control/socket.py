@@ -10,12 +10,13 @@ import pwd
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from relay.control import registry
-from relay.control.access import answers
+from relay.control.access import answers, places
 from relay.control.access.admission import admitted
 from relay.control.context import Control, ControlError
 from relay.control.refusal import Kind
@@ -26,7 +27,6 @@ from relay.telemetry import get_logger
 log = get_logger()
 
 _REQUEST_S = 10.0
-_MAX_CONNECTIONS = 64
 _MODE = 0o600
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
@@ -39,6 +39,7 @@ class ControlServer:
         self._control = control
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
+        self._places = places.Places()
 
     def configure(self, control: Control) -> None:
         """Commands that come from now on work on this."""
@@ -74,8 +75,8 @@ class ControlServer:
         assert session is not None
         self._sessions.add(session)
         try:
-            if len(self._sessions) > _MAX_CONNECTIONS:
-                _say(writer, _refusal("too many commands at once", "try again in a moment"))
+            if len(self._sessions) > places.ALL:
+                _say(writer, _refusal("too many commands at once", "try again in a moment", "throttled", 2))
             else:
                 await self._serve(reader, writer)
             await asyncio.wait_for(writer.drain(), _REQUEST_S)
@@ -97,17 +98,18 @@ class ControlServer:
             _say(writer, _refusal("no request came, or it was malformed", "use the relay command"))
             return
         control = self._control.asked_by(_name(uid), lambda told: _say(writer, {"progress": dict(told)}))
-        _say(writer, await _answer(control, request))
+        _say(writer, await _answer(control, request, self._places))
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """`credential`: whose session or token it comes with; `key`: do it once (access.answers)."""
+    """`credential`: whose session or token it comes with; `key`: do it once (access.answers); `web`: through it."""
 
     action: str
     arguments: dict[str, Any]
     credential: dict[str, str] | None
     key: str | None
+    web: bool
 
 
 async def _read(reader: asyncio.StreamReader) -> _Request:
@@ -121,19 +123,23 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
         case {"action": str(action), "args": dict(arguments), "as": dict(given)}:
             credential = {str(kind): str(token) for kind, token in given.items()}
             key = request.get("key")
-            return _Request(action, arguments, credential, str(key) if key is not None else None)
+            return _Request(action, arguments, credential, str(key) if key is not None else None, web=True)
         case {"action": str(action), "args": dict(arguments)} if "as" not in request:  # whoever it is, is not everybody
-            return _Request(action, arguments, None, None)
+            return _Request(action, arguments, None, None, web="web" in request)
     raise ValueError("another form")
 
 
-async def _answer(control: Control, request: _Request) -> dict[str, Any]:
+async def _answer(control: Control, request: _Request, shares: places.Places) -> dict[str, Any]:
     """The last line: what came of the action. The outermost loop of a command, so a bug ends here."""
     action, arguments = request.action, request.arguments
     try:
-        async with asyncio.timeout(ACTION_S):
+        async with asyncio.timeout(ACTION_S), AsyncExitStack() as taken:
+            if request.web:
+                taken.enter_context(shares.of_web())
             if request.credential is not None:
                 control = await admitted(control, request.credential, action, arguments)
+                if control.principal is not None:
+                    taken.enter_context(shares.of(control.principal))
             if request.key is not None:
                 return {"ok": await answers.once(control, request.key, action, arguments, registry.run)}
             return {"ok": await registry.run(control, action, arguments)}

@@ -128,8 +128,8 @@ class Vault:
         async with self._keys_change:
             await asyncio.to_thread(self.ring.make_primary, key_id)
 
-    async def rotate(self, batch: int = 100) -> Rotation:
-        """Seal every secret anew that is not under the primary key, `batch` rows a write.
+    async def rotate(self, batch: int = 100, *, told: Callable[[int], None] = lambda _: None) -> Rotation:
+        """Seal every secret anew that is not under the primary key, `batch` rows a write; `told`: how many by now.
 
         May be stopped or killed anywhere: each row is under its old key or its new one, both are in the ring,
         and the next call goes on with what is left.  Rows that do not open are left as they are.
@@ -144,6 +144,7 @@ class Vault:
                 last = done.last
                 resealed += done.resealed
                 unreadable += done.unreadable
+                told(resealed)
 
     async def drop_key(self, key_id: str) -> None:
         """Remove a key and its file for good. Raises NoSuchKey, KeyNotDroppable, KeyInUse, KeyRefused.

@@ -132,7 +132,10 @@ async def open_core(
             log.warning("queue.recovered", in_doubt=len(in_doubt))
 
         ways = Ways(directory, vault, settings.egress, guard_of(settings.console))
-        oauth = OAuthClient(HttpsPost(settings.oauth.ca_file, way_of=ways.of))
+        app = settings.oauth
+        secret = app.google_client_secret.get_secret_value() if app.google_client_secret is not None else ""
+        https = HttpsPost(app.ca_file, way_of=ways.of)
+        oauth = OAuthClient(https, google_secret=(app.google_client_id, secret))
         tokens = Tokens(vault, database, oauth, apps_of(directory), purpose_of=purposes_of(directory))
         stack.push_async_callback(tokens.close)
         tries = Tries(database, now_ms)

@@ -333,7 +333,28 @@ console_users = Table(
     Column("totp_step", Integer),  # the last time step used: each code counts once (RFC 6238 5.2)
     Column("disabled", Integer, nullable=False, server_default="0"),
     Column("created_at", Milliseconds, nullable=False),
+    Column("handle", LargeBinary),  # what passkeys know the person by: random, never the name (WebAuthn 14.6.1)
     sqlite_autoincrement=True,
+)
+
+console_passkeys = Table(
+    "console_passkeys",
+    metadata,
+    Column("credential_id", LargeBinary, primary_key=True),
+    Column("user_id", Id, ForeignKey("console_users.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),  # what its owner calls it
+    Column("site", Text, nullable=False),  # the console's host name that it is bound to (WebAuthn: RP id)
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", Milliseconds, nullable=False),  # 32 bits without a sign; 0: it does not count
+    Column("created_at", Milliseconds, nullable=False),
+    Column("used_at", Milliseconds),
+)
+
+console_recovery_codes = Table(
+    "console_recovery_codes",
+    metadata,
+    Column("code_hash", LargeBinary, primary_key=True),  # SHA-256 of user id and 80 random bits; used: deleted
+    Column("user_id", Id, ForeignKey("console_users.id"), nullable=False, index=True),
 )
 
 console_grants = Table(
@@ -354,6 +375,7 @@ console_sessions = Table(
     Column("created_at", Milliseconds, nullable=False),
     Column("seen_at", Milliseconds, nullable=False),
     Column("expires_at", Milliseconds, nullable=False),
+    Column("proved_at", Milliseconds, nullable=False, server_default="0"),  # by password and second factor, or alike
 )
 
 console_invitations = Table(
@@ -376,6 +398,7 @@ api_tokens = Table(
     Column("created_at", Milliseconds, nullable=False),
     Column("expires_at", Milliseconds, nullable=False),
     Column("used_at", Milliseconds),
+    Column("user_id", Id),  # the administrator whose it is; NULL: of an operator of the machine
     sqlite_autoincrement=True,
 )
 

@@ -22,6 +22,16 @@ SIGN_IN_CONDITIONS = (
         stage="auth",
     ),
     _entry(
+        "awaits-owner",
+        "permanent-auth",
+        "Its owner was invited and has not given a password or signed in yet; mail for it waits.",
+        "Send its owner an invitation: `relay console invite <account> --account <account>`.",
+        "Or store the password yourself: `relay account set-password <account>`; the waiting mail then goes by itself.",
+        retry=False,
+        pause=True,
+        stage="auth",
+    ),
+    _entry(
         "credential-unreadable",
         "permanent-auth",
         "What is stored to sign in with can't be opened: its key is missing from the key ring, or the row was damaged.",

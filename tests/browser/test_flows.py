@@ -48,7 +48,7 @@ async def test_signing_in_takes_the_right_password_and_its_second_factor(
     await page.goto(f"{stand.base}/profile")
     await press(page, "Set one up")
     secret = await page.locator("main code").inner_text()
-    await page.get_by_label("Code").fill(pyotp.TOTP(secret).now())
+    await page.get_by_label("Code", exact=True).fill(pyotp.TOTP(secret).now())
     await press(page, "Switch it on")
     await expect(page.get_by_text("A code is asked for at login.")).to_be_visible()
     await page.get_by_role("button", name="Sign out").click()

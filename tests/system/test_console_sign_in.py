@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,6 +153,43 @@ async def test_people_sign_in_at_the_openid_provider(site: Site, monkeypatch: py
                 assert SECRET.encode() not in Path(f"/proc/{child}/{name}").read_bytes()
     settings = (await site.daemon.cli("check", "--json", check=False)).stdout
     assert SECRET not in settings + str(site.daemon.events)
+
+
+async def test_who_signs_in_at_a_provider_proves_there_again_who_they_are(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorities, "REDIRECT", f"{site.base}/login/oidc/callback")
+
+    async def back_from(web: httpx.AsyncClient, proof: str) -> httpx.Response:
+        away = await web.post("/again/oidc", data={"csrf": proof, "to": "/profile/recovery-codes"})
+        assert {"prompt=login", "max_age=0"} <= set(onward(away).split("&"))
+        return await web.get(onward(away))
+
+    async with site.browser() as web:
+        await web.get(onward(await web.get(onward(await web.post("/login/oidc")))))
+        session = dict(web.cookies)
+        with closing(sqlite3.connect(site.daemon.data / "relay.db", timeout=10)) as store:
+            store.execute("UPDATE console_sessions SET proved_at = 0")
+            store.commit()
+        form = {"csrf": csrf(await web.get("/profile")), "sure": "yes"}
+        asked = await web.post("/profile/recovery-codes", data=form)
+        assert asked.status_code == 403
+        assert "Sign in with localhost again" in asked.text
+        for said in (int(time.time()) - 3600, None, "now"):  # long ago, or it does not say
+            monkeypatch.setattr(site.authority, "claims", {"auth_time": said})
+            assert (await back_from(web, form["csrf"])).status_code == 403, said
+        monkeypatch.setattr(site.authority, "claims", {})
+        async with site.browser() as other:  # whoever comes back is somebody else than who is signed in
+            await other.post("/login", data={"username": "admin", "password": ADMIN_PASSWORD})
+            refused = await back_from(other, csrf(await other.get("/profile")))
+            assert refused.status_code == 403
+            assert "not who is signed in" in refused.text
+        assert (await web.post("/profile/recovery-codes", data=form)).status_code == 403
+        back = await back_from(web, form["csrf"])
+        assert onward(back) == "/profile"
+        assert web.cookies["relay_session"] != session["relay_session"]
+        form["csrf"] = csrf(await web.get("/profile"))
+        assert "Your recovery codes" in (await web.post("/profile/recovery-codes", data=form)).text
 
 
 async def test_a_new_login_ends_the_session_before_it_and_takes_no_foreign_one(site: Site) -> None:

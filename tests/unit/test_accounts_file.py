@@ -86,7 +86,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
 
 def test_every_option_of_the_commands_is_a_key_of_the_file() -> None:
     """So that an option that comes to `account add` or `client add` comes to the file with it."""
-    options = {one.name for one in parameters_of(accounts.account_add)} - {"control", "address"}
+    options = {one.name for one in parameters_of(accounts.account_add)} - {"control", "address", "invite"}
     assert set(AccountTable.model_fields) == options
     options = {one.name for one in parameters_of(clients.client_add)} - {"control", "name"}
     assert set(ClientTable.model_fields) == options

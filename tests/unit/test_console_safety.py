@@ -20,7 +20,7 @@ from tests.store import lay_store
 
 def browser(tmp_path: Path, settings: ConsoleSettings) -> httpx.AsyncClient:
     """At a console whose daemon is not there."""
-    app = create_app(settings, ControlClient(tmp_path), port=8025)
+    app = create_app(settings, ControlClient(tmp_path))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from relay.credentials.oauth import OAuthApp, TokenRefused, TokenUnavailable
 from relay.credentials.oauth.assertions import certificate_facts, client_assertion, service_account_facts
 from relay.credentials.oauth.client import AppKeys, OAuthClient
 from relay.credentials.oauth.http import MAX_BODY_BYTES, HttpsPost
+from relay.credentials.oauth.providers import PROVIDERS
 from relay.telemetry.redaction import LIVE
 from tests.peers.authority import REDIRECT, SECRET, SERVICE_ACCOUNT, Authority, Fault, running_authority, self_signed
 from tests.peers.certificates import write_certificates
@@ -377,3 +379,20 @@ async def test_nothing_secret_shows_itself(authority: Authority, client: OAuthCl
         assert secret not in shown
     for secret in (grant.access_token, grant.refresh_token, begun.verifier, code):
         assert LIVE.touches(f"a line with {secret} in it")
+
+
+async def test_the_secret_in_the_settings_goes_to_google_alone(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = dataclasses.replace(PROVIDERS["google"], token=authority.url("token"))
+    monkeypatch.setitem(PROVIDERS, "google", own)
+    with_it = OAuthClient(HttpsPost(authority.ca), google_secret=("secret", SECRET))
+    for client, app, known in (
+        (with_it, OAuthApp("google", client_id="secret"), True),
+        (OAuthClient(HttpsPost(authority.ca)), OAuthApp("google", client_id="secret"), False),
+        (with_it, OAuthApp("google", client_id="secret", token_url=authority.url("token")), False),
+        (with_it, OAuthApp("generic", client_id="secret", token_url=authority.url("token")), False),
+    ):
+        with pytest.raises(TokenRefused) as refused:
+            await client.refresh(app, NONE, "no such token", "smtp")
+        assert (refused.value.error == "invalid_grant") is known, app  # else it is invalid_client

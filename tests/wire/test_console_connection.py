@@ -27,7 +27,7 @@ async def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     settings = ConsoleSettings(port=0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.getsockname()[1]
-        app = create_app(settings, ControlClient(tmp_path), port=number)
+        app = create_app(settings, ControlClient(tmp_path))
         server = uvicorn.Server(served(app, settings))
         task = asyncio.create_task(server._serve([listening]))
         yield number

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from relay.accounts.model import InDoubtPolicy
 from relay.accounts.presets import PRESETS
+from relay.console.identity import base_of
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page
@@ -47,15 +48,20 @@ async def add(
     port: Text = "",
 ) -> Response:
     """Register it; with a refusal the form comes back as it was, without the password."""
-    given: dict[str, Any] = {"provider": provider, "address": address.strip(), "auth": auth}
+    invited = auth == "invite"
+    given: dict[str, Any] = {"provider": provider, "address": address.strip(), "auth": "password" if invited else auth}
     given |= {name: value.strip() for name, value in (("login", login), ("host", host)) if value.strip()}
-    secret = {"password": password} if auth == "password" and password else {}
+    secret: dict[str, Any] = {"password": password} if auth == "password" and password else {}
+    if invited:
+        secret = {"invite": True}
     try:
         if port.strip():
             given["port"] = _port(port)
         await caller.call("account.add", {**given, **secret})
     except ControlError as refusal:
-        return _form(request, caller, given | {"port": port}, refusal)
+        return _form(request, caller, given | {"port": port, "auth": auth}, refusal)
+    if invited:
+        return await invite(request, caller, given["address"], given["address"])
     return RedirectResponse(f"/accounts/{given['address']}", 303)
 
 
@@ -148,7 +154,7 @@ async def invite(request: Request, caller: Sent, account: str, name: Text) -> Re
     known = {user["name"]: user["accounts"] for user in await caller.call("user.list")}
     mailboxes = sorted({account, *known.get(name.strip().lower(), [])})
     made = await caller.call("user.invite", {"name": name, "accounts": mailboxes})
-    return page(request, "invited.html", caller=caller, made=made, url=f"{request.app.state.base}{made['path']}")
+    return page(request, "invited.html", caller=caller, made=made, url=f"{base_of(request)}{made['path']}")
 
 
 def _form(request: Request, caller: Any, given: dict[str, Any], refusal: ControlError | None) -> Response:

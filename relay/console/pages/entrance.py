@@ -1,11 +1,11 @@
-"""Signing in and out: login page, invitation, second factor."""
+"""Signing in and out: login page, passkey, provider, invitation."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from relay.console.identity import (
     COOKIE,
@@ -16,6 +16,7 @@ from relay.console.identity import (
     client_of,
     forget_session,
     keep_session,
+    origin,
     require_csrf,
     signed_in,
 )
@@ -29,6 +30,7 @@ OIDC_COOKIE = "relay_oidc"
 OIDC_CALLBACK = "/login/oidc/callback"
 
 Field = Annotated[str, Form(max_length=1024)]
+Answer = Annotated[str, Form(max_length=16_384)]  # of an authenticator
 
 
 @router.get("/login")
@@ -46,7 +48,27 @@ async def login(request: Request, username: Field, password: Field, code: Field 
     except ControlError as refusal:
         return await _login(request, refusal, needs="code" if code else "", username=username[:254])
     if "needs" in opened:
-        return await _login(request, None, needs="code", username=username[:254])
+        return await _login(request, None, needs=opened["needs"], username=username[:254])
+    return await _entered(request, opened)
+
+
+@router.post("/login/passkey/begin")
+async def begin_passkey(request: Request) -> JSONResponse:
+    """What the browser is to ask an authenticator for."""
+    begun = await client_of(request).call(
+        "console.passkey_begin", {"origin": origin(request), "address": address_of(request)}
+    )
+    return JSONResponse(begun)
+
+
+@router.post("/login/passkey")
+async def with_passkey(request: Request, ceremony: Field, answer: Answer) -> Response:
+    """A session for whoever's passkey it is, or the form again with why not."""
+    arguments = {"ceremony": ceremony, "answer": answer, "address": address_of(request)}
+    try:
+        opened = await client_of(request).call("console.passkey_login", arguments)
+    except ControlError as refusal:
+        return await _login(request, refusal)
     return await _entered(request, opened)
 
 
@@ -58,13 +80,17 @@ async def to_provider(request: Request) -> Response:
         begun = await client_of(request).call("console.oidc_begin", {"redirect": redirect})
     except ControlError as refusal:
         return await _login(request, refusal)
-    away = page(request, "off.html", url=begun["url"], account="")
-    # Lax: it has to come along when the provider sends the browser back.
-    away.set_cookie(
+    return away(request, begun)
+
+
+def away(request: Request, begun: dict[str, Any]) -> Response:
+    """To the provider; Lax: the cookie has to come along when it sends the browser back."""
+    leaving = page(request, "off.html", url=begun["url"], account="")
+    leaving.set_cookie(
         OIDC_COOKIE, begun["browser"], max_age=600, path=OIDC_CALLBACK, httponly=True, samesite="lax",
         secure=request.app.state.secure,
     )  # fmt: skip
-    return away
+    return leaving
 
 
 @router.get(OIDC_CALLBACK)
@@ -79,10 +105,11 @@ async def from_provider(request: Request) -> Response:
         opened = await client_of(request).call("console.oidc_finish", arguments)
     except ControlError as refusal:
         return await _login(request, refusal)
-    answer = page(request, "back.html", target="/me" if opened["owner"] else "/")
+    answer = page(request, "back.html", target=opened["back"] or ("/me" if opened["owner"] else "/"))
     answer.headers["referrer-policy"] = "no-referrer"
     answer.delete_cookie(OIDC_COOKIE, path=OIDC_CALLBACK)
-    await _end_former(request)
+    if not opened["back"]:
+        await _end_former(request)
     keep_session(request, answer, str(opened["session"]), int(str(opened["lifetime_s"])))
     return answer
 
@@ -116,7 +143,7 @@ async def logout(request: Request, caller: Annotated[Caller, Depends(signed_in)]
 
 async def _login(request: Request, refusal: ControlError | None, *, needs: str = "", username: str = "") -> Response:
     """The page; while the relay does not answer it says so, and can be tried again."""
-    ready = {"administrators": 1, "provider": ""}
+    ready = {"administrators": 1, "provider": "", "passkeys": False}
     try:
         ready = await client_of(request).call("console.ready")
     except ControlError as silent:
@@ -130,6 +157,7 @@ async def _login(request: Request, refusal: ControlError | None, *, needs: str =
         error=refusal,
         administrators=ready["administrators"],
         provider=ready["provider"],
+        passkeys=ready["passkeys"],
     )
     return with_retry_after(answer, refusal)
 

@@ -14,6 +14,9 @@ from relay.console.identity import Caller
 from relay.control.refusal import ControlError
 
 _MOST = 200
+_RESERVED = 50  # of them for administrators
+_EACH = 10  # of one person, and so many of them at once:
+_AT_ONCE = 3
 _KEPT_S = 600.0
 
 
@@ -37,7 +40,7 @@ class Job:
 
 
 class Jobs:
-    """Those of one web process; at most 200, forgotten after ten minutes."""
+    """Those of one web process; at most 200, ten of a person, forgotten after ten minutes."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -45,22 +48,27 @@ class Jobs:
     def start(self, caller: Caller, action: str, arguments: Mapping[str, Any]) -> Job:
         """Have the daemon do it in the caller's name. Raises ControlError (throttled) when too many are under way."""
         self._forget()
-        if len(self._jobs) >= _MOST or sum(not job.done for job in self._of(caller)) >= 3:
-            raise ControlError("too much is under way already", "wait until it has ended", "throttled")
-        job = Job(secrets.token_urlsafe(16), caller.csrf, time.monotonic(), typed="password" in arguments)
+        own = self._of(caller)
+        if sum(not job.done for job in own) >= _AT_ONCE:
+            raise ControlError("too much of yours is under way already", "wait until it has ended", "throttled", 10)
+        for past in [job for job in own if job.done][: max(0, len(own) - _EACH + 1)]:
+            del self._jobs[past.id]  # their own oldest, so nobody takes the places of others
+        if len(self._jobs) >= (_MOST - _RESERVED if caller.owner else _MOST):
+            raise ControlError("too much is under way already", "try again in a minute", "throttled", 60)
+        job = Job(secrets.token_urlsafe(16), caller.name, time.monotonic(), typed="password" in arguments)
         job.task = asyncio.create_task(_run(job, caller, action, dict(arguments)), name=f"job {action}")
         self._jobs[job.id] = job
         return job
 
     def of(self, caller: Caller, job_id: str) -> Job:
-        """A job of this session. Raises ControlError (not-found)."""
+        """A job of this person. Raises ControlError (not-found)."""
         job = self._jobs.get(job_id)
-        if job is None or job.owner != caller.csrf:
+        if job is None or job.owner != caller.name:
             raise ControlError("there is no such test", "start it again", "not-found")
         return job
 
     def _of(self, caller: Caller) -> list[Job]:
-        return [job for job in self._jobs.values() if job.owner == caller.csrf]
+        return [job for job in self._jobs.values() if job.owner == caller.name]
 
     def _forget(self) -> None:
         before = time.monotonic() - _KEPT_S

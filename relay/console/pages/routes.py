@@ -6,13 +6,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from relay.console.identity import Caller, forget_session, signed_in
-from relay.console.pages import accounts, entrance, mine, overview, people, queue, register, system
+from relay.console.pages import accounts, entrance, mine, overview, people, profile, proof, queue, register, system
 from relay.console.pages.render import page, wants_fragment
 from relay.console.problems import STATUS, with_retry_after
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
-for part in (entrance, mine, overview, accounts, register, queue, people, system):
+for part in (entrance, proof, mine, overview, accounts, register, queue, people, profile, system):
     router.include_router(part.router)
 
 
@@ -25,6 +25,8 @@ async def refused(request: Request, error: ControlError, *, status: int | None =
             answer = RedirectResponse("/login", 303)
         forget_session(request, answer)
         return answer
+    if error.kind == "proof" and request.method == "POST" and not wants_fragment(request):
+        return with_retry_after(await proof.asked(request, error), error)
     shown = page(request, "refused.html", caller=await _known(request), status=code, error=error, code=code)
     return with_retry_after(shown, error)
 

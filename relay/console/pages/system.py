@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -11,12 +12,14 @@ from fastapi.responses import RedirectResponse, Response
 from relay.console.identity import Caller
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
+from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
 
 _SHOWN = 200
+_AT_ONCE_S = 1.0
 
 
 @router.get("/log")
@@ -38,7 +41,23 @@ async def rotate(request: Request, caller: Sent, sure: Text = "") -> Response:
     if not sure:
         question = "Seal every secret anew? Back up the keys folder afterwards."
         return asking(request, caller, question, {}, yes="Rotate", back="/system")
-    return await _system(request, caller, await caller.call("key.rotate"))
+    jobs: Jobs = request.app.state.jobs
+    job = jobs.start(caller, "key.rotate", {})
+    if job.task is not None:
+        await asyncio.wait((job.task,), timeout=_AT_ONCE_S)  # most are done by then
+    if job.refusal is not None:
+        raise job.refusal
+    return RedirectResponse(f"/system/rotate/{job.id}", 303)
+
+
+@router.get("/system/rotate/{job_id}")
+async def rotating(request: Request, caller: Administrator, job_id: str) -> Response:
+    """How far it has come; without scripts the page loads itself again."""
+    jobs: Jobs = request.app.state.jobs
+    job = jobs.of(caller, job_id)
+    if wants_fragment(request):
+        return page(request, "rotation.html", caller=caller, job=job)
+    return await _system(request, caller, job)
 
 
 @router.post("/system/drop")
@@ -113,12 +132,12 @@ async def explain(
     )
 
 
-async def _system(request: Request, caller: Caller, rotated: dict[str, Any] | None = None) -> Response:
+async def _system(request: Request, caller: Caller, job: Job | None = None) -> Response:
     return page(
         request,
         "system.html",
         caller=caller,
-        rotated=rotated,
+        job=job,
         settings=await caller.call("settings.show"),
         keys=await caller.call("key.list"),
         nodes=await caller.call("node.list"),

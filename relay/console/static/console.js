@@ -33,6 +33,9 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
+// What was held up by the question who it is goes on.
+document.querySelector("form[data-go-on]")?.submit();
+
 // A form that asks first: <form data-confirm="…">. Without scripts the server asks.
 document.addEventListener("submit", (event) => {
   const form = event.target, question = form.dataset.confirm;

@@ -7,7 +7,8 @@ from typing import Any
 
 from relay.accounts.normalise import normalise
 from relay.control.access import rows
-from relay.control.access.model import OWNED, PERSONAL, SCOPE_OF, Principal
+from relay.control.access.model import NOT_BY_TOKEN, OWNED, PERSONAL, SCOPE_OF, Principal, needs_proof
+from relay.control.access.proof import demand
 from relay.control.context import Control, ControlError, now_ms
 
 
@@ -45,9 +46,17 @@ async def principal_of(control: Control, credential: Mapping[str, str]) -> Princ
 
 
 def check(control: Control, principal: Principal, action: str, arguments: Mapping[str, Any]) -> None:
-    """Raises ControlError (forbidden) unless this principal may do this with these arguments."""
-    if action in PERSONAL and principal.user_id is not None:
+    """Raises ControlError (forbidden, proof) unless this principal may do this with these arguments."""
+    _check_reach(control, principal, action, arguments)
+    if principal.person and needs_proof(action, arguments):
+        demand(principal)
+
+
+def _check_reach(control: Control, principal: Principal, action: str, arguments: Mapping[str, Any]) -> None:
+    if action in PERSONAL and principal.person:
         return
+    if action in NOT_BY_TOKEN and not principal.person:
+        raise ControlError("a token cannot do this", "sign in to the console, or use the command line", "forbidden")
     if principal.accounts is None:
         if SCOPE_OF.get(action) not in principal.scopes:
             raise ControlError("this is not allowed here", "use a token with the scope it needs", "forbidden")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 
@@ -38,6 +38,13 @@ class Principal:
     accounts: frozenset[int] | None = None
     user_id: int | None = None
     csrf: str = ""
+    proved_at: int = 0  # ms since 1970: when a person last showed that it is them; 0: a program, or never
+    session: bytes = field(default=b"", repr=False)  # hash of the session's token
+
+    @property
+    def person(self) -> bool:
+        """Signed in, not a program with a token."""
+        return self.user_id is not None
 
     def facts(self) -> dict[str, Any]:
         """What the web process may know of it."""
@@ -68,9 +75,35 @@ SCOPE_OF: Final[Mapping[str, str]] = {action: scope for scope, actions in _NEEDS
 
 # What every signed-in person may do about themselves.
 PERSONAL: Final = frozenset(
-    {"me", "me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove"}
+    {"me", "me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove", "me.recovery_codes"}
+    | {"me.passkey_begin", "me.passkey_finish", "me.passkey_rename", "me.passkey_remove"}
+    | {"me.proof_begin", "me.prove", "me.oidc_begin"}
     | {"account.which_sign_in"}  # of those that they began themselves
 )
+
+# For a person alone: a token that could make tokens would have no end.
+NOT_BY_TOKEN: Final = frozenset({"token.add", "token.remove"})
+
+# Not with a session alone, which may be stolen: whoever is signed in shows again that it is them (access.proof).
+_PROVED: Final = frozenset(
+    {"me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove", "me.recovery_codes"}
+    | {"me.passkey_begin", "me.passkey_finish", "me.passkey_remove"}
+    | {"user.add", "user.set", "user.remove", "token.add", "key.add", "key.rotate", "key.drop"}
+)
+# What of an account may be changed with a session alone: nothing of where its mail and its secrets go.
+_HARMLESS: Final = frozenset(
+    {"max_connections", "per_minute", "per_day", "in_doubt", "owner", "null_sender", "bounces", "sent_copy"}
+)
+
+
+def needs_proof(action: str, arguments: Mapping[str, Any]) -> bool:
+    """Must a person have shown lately that it is them?"""
+    if action == "account.set":
+        back = arguments.get("defaults") or []
+        given = {name for name, value in arguments.items() if value is not None} - {"account", "defaults"}
+        return not (given | {str(name) for name in back} <= _HARMLESS)
+    return action in _PROVED
+
 
 # What an owner may do to an account of theirs, and which arguments they may give: a test mail goes to themselves only.
 OWNED: Final[Mapping[str, frozenset[str]]] = {

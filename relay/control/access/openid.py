@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,13 +11,15 @@ from sqlalchemy import Connection
 from relay.accounts.normalise import normalise
 from relay.config.console import is_own_address
 from relay.control.access import rows
+from relay.control.access.factors import person_of
 from relay.control.access.login import check_wait, open_session
 from relay.control.access.model import Role
+from relay.control.access.pending import LIFETIME_S, Begun
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.reasons import shown
 from relay.credentials.errors import CredentialError
 from relay.credentials.oauth import TokenRefused
-from relay.credentials.oauth.openid import OpenIdProvider, Person
+from relay.credentials.oauth.openid import OpenIdProvider, Person, PersonSignIn
 from relay.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -25,24 +28,47 @@ if TYPE_CHECKING:
 log = get_logger()
 
 CALLBACK = "/login/oidc/callback"  # what follows the console's address
+_PAGE = re.compile(r"(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+")
+_LEEWAY_S = 120
 
 
 async def console_oidc_begin(control: Control, *, redirect: str) -> dict[str, Any]:
     """Where to send the browser, and what it must bring back: {"url", "browser"}."""
+    begun = await _begin(control, redirect, anew=False)
+    return {"url": begun.url, "browser": control.desk.person_sign_ins.keep(begun)}
+
+
+async def me_oidc_begin(control: Control, *, redirect: str, back: str) -> dict[str, Any]:
+    """As console_oidc_begin, for whoever is signed in and has to show again who they are.
+
+    The provider must ask them anew.  `back`: the page of the console where they go on.
+    """
+    person_of(control)
+    assert control.principal is not None
+    if not _PAGE.fullmatch(back):
+        raise ControlError("this is no page of the console", "start again from the page you came from", "invalid")
+    begun = await _begin(control, redirect, anew=True)
+    browser = control.desk.person_sign_ins.keep(begun, session=control.principal.session, back=back)
+    return {"url": begun.url, "browser": browser}
+
+
+async def _begin(control: Control, redirect: str, *, anew: bool) -> PersonSignIn:
     settings = control.settings.console
     if not is_own_address(settings, redirect, CALLBACK):
         raise ControlError(
             "the sign-in would not come back to this console", "open it by the address in RELAY_CONSOLE__URL", "invalid"
         )
     try:
-        begun = await _provider(control).begin(redirect)
+        return await _provider(control).begin(redirect, anew=anew)
     except CredentialError as error:
         raise _refusal(settings, error) from None
-    return {"url": begun.url, "browser": control.desk.person_sign_ins.keep(begun)}
 
 
 async def console_oidc_finish(control: Control, *, answer: str, browser: str, address: str) -> dict[str, Any]:
-    """A session for whoever the provider says came back to `answer`, if they may sign in here."""
+    """A session for whoever the provider says came back to `answer`, if they may sign in here.
+
+    Of somebody who shows again who they are it is their former session, under a new token; `back`: where they go on.
+    """
     key = f"address {address}"
     check_wait(control, key)
     try:
@@ -55,13 +81,41 @@ async def console_oidc_finish(control: Control, *, answer: str, browser: str, ad
         raise ControlError("this sign-in was not begun here, or is too old", "sign in again", "unauthenticated")
     settings = control.settings.console
     try:
-        person = await _provider(control).finish(begun, answer)
+        person = await _provider(control).finish(begun.sign_in, answer)
     except CredentialError as error:
         control.desk.attempts.bad(key)
         log.warning("console.refused", operator="", client=address, reason="oidc", detail=str(error)[:300])
         raise _refusal(settings, error) from None
+    if begun.session:
+        return await _proved(control, begun, person)
     user_id, name = await _user_of(control, person, address)
-    return await open_session(control, user_id, name, address, "oidc")
+    opened = await open_session(
+        control, user_id, name, address, "oidc", proved_at=min(person.auth_time_s * 1000, now_ms())
+    )
+    return {**opened, "back": ""}
+
+
+async def _proved(control: Control, begun: Begun, person: Person) -> dict[str, Any]:
+    """Core 3.1.2.1, 3.1.3.7: it counts only if they were asked after this had begun, and the provider says so."""
+    now_s = now_ms() // 1000
+    if not now_s - int(LIFETIME_S) - _LEEWAY_S <= person.auth_time_s <= now_s + _LEEWAY_S:
+        raise ControlError(
+            f"{control.settings.console.oidc_name} does not say that you signed in just now",
+            "set up a passkey or a password for such changes: see docs/console-sign-in.md",
+            "forbidden",
+        )
+
+    def work(connection: Connection) -> dict[str, Any]:
+        user = rows.find_user(connection, subject=f"{person.issuer} {person.subject}")
+        if user is None or user.disabled or rows.user_of_session(connection, begun.session) != user.id:
+            raise ControlError("this is not who is signed in here", "sign in as the same person", "forbidden")
+        token = rows.renew_session(connection, begun.session, now_ms())
+        by = control.asked_by(f"console:{user.name}", control.progress)
+        by.record(connection, "console.proof", user.name, {"by": "oidc"})
+        return {"session": token, "name": user.name, "owner": user.role == Role.OWNER.value}
+
+    opened = await control.database.write(work)
+    return {**opened, "lifetime_s": int(control.settings.console.session_s), "back": begun.back}
 
 
 async def _user_of(control: Control, person: Person, address: str) -> tuple[int, str]:

@@ -16,10 +16,14 @@ _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
-    begun: PersonSignIn
+class Begun:
+    """One under way; `back`: the page that its person came from."""
+
+    sign_in: PersonSignIn
     browser: bytes  # hash of what the browser that began it keeps
     at: float
+    session: bytes  # hash of the one whose person shows again who they are; empty: somebody signs in
+    back: str
 
 
 class PersonSignIns:
@@ -27,21 +31,21 @@ class PersonSignIns:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun: OrderedDict[str, _Begun] = OrderedDict()
+        self._begun: OrderedDict[str, Begun] = OrderedDict()
         self.provider: OpenIdProvider | None = None  # remembers what the issuer publishes
 
-    def keep(self, begun: PersonSignIn) -> str:
+    def keep(self, begun: PersonSignIn, *, session: bytes = b"", back: str = "") -> str:
         """Remember it; what the browser has to bring back."""
         browser = rows.new_token()
-        self._begun[begun.sign_in.state] = _Begun(begun, rows.hashed(browser), self._clock())
+        self._begun[begun.sign_in.state] = Begun(begun, rows.hashed(browser), self._clock(), session, back)
         while len(self._begun) > _MOST:
             self._begun.popitem(last=False)
         return browser
 
-    def take(self, state: str, browser: str) -> PersonSignIn | None:
+    def take(self, state: str, browser: str) -> Begun | None:
         """The one with that state, once, and only for the browser that began it; None: there is none."""
         found = self._begun.get(state)
         if found is None or not hmac.compare_digest(found.browser, rows.hashed(browser)):
             return None
         del self._begun[state]
-        return found.begun if self._clock() - found.at < LIFETIME_S else None
+        return found if self._clock() - found.at < LIFETIME_S else None

@@ -5,18 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from relay.control.access.model import Principal, Role, User
-from relay.database.schema import accounts, api_tokens, console_grants, console_invitations, console_sessions
+from relay.database.schema import (
+    accounts,
+    api_tokens,
+    console_grants,
+    console_invitations,
+    console_passkeys,
+    console_recovery_codes,
+    console_sessions,
+)
 from relay.database.schema import console_users as users
 
 _SEEN_EVERY_MS = 60_000  # a session in use is written once a minute, not at each page
 
 SESSION_BYTES = 32
+_OF_SESSION = ("csrf", "seen_at", "proved_at", "token_hash")
 
 
 def new_token(prefix: str = "") -> str:
@@ -57,9 +66,9 @@ def user_of(row: Row[Any]) -> User:
     )
 
 
-def all_users(connection: Connection) -> list[User]:
-    """Every user, by name."""
-    return [user_of(row) for row in connection.execute(select(users).order_by(users.c.name))]
+def all_users(connection: Connection) -> Sequence[Row[Any]]:
+    """The rows of all users, by name."""
+    return connection.execute(select(users).order_by(users.c.name)).all()
 
 
 def administrators(connection: Connection) -> int:
@@ -85,8 +94,17 @@ def remove_user(connection: Connection, user_id: int) -> None:
     """A user with everything that is theirs."""
     end_sessions(connection, user_id)
     end_invitations(connection, user_id)
+    end_second_factors(connection, user_id)
+    connection.execute(delete(api_tokens).where(api_tokens.c.user_id == user_id))
     connection.execute(delete(console_grants).where(console_grants.c.user_id == user_id))
     connection.execute(delete(users).where(users.c.id == user_id))
+
+
+def end_second_factors(connection: Connection, user_id: int) -> None:
+    """No code, passkey or recovery code of theirs counts any more."""
+    set_user(connection, user_id, totp_key=None, totp_sealed=None, totp_step=None)
+    for table in (console_passkeys, console_recovery_codes):
+        connection.execute(delete(table).where(table.c.user_id == user_id))
 
 
 def granted(connection: Connection, user_id: int) -> dict[int, str]:
@@ -110,7 +128,9 @@ def grant(connection: Connection, user_id: int, account_ids: Iterable[int]) -> N
 # -- sessions ------------------------------------------------------------------------------------------------------
 
 
-def open_session(connection: Connection, user_id: int, address: str, now_ms: int, lifetime_ms: int) -> str:
+def open_session(
+    connection: Connection, user_id: int, address: str, now_ms: int, lifetime_ms: int, *, proved_at: int
+) -> str:
     """A session; its token. Old ones of anybody go on the way."""
     connection.execute(delete(console_sessions).where(console_sessions.c.expires_at <= now_ms))
     token = new_token()
@@ -123,15 +143,27 @@ def open_session(connection: Connection, user_id: int, address: str, now_ms: int
             created_at=now_ms,
             seen_at=now_ms,
             expires_at=now_ms + lifetime_ms,
+            proved_at=proved_at,
         )
     )
     return token
 
 
+def renew_session(connection: Connection, session: bytes, now_ms: int) -> str | None:
+    """Its person showed that it is them: the session under a new token, proved. None: it has ended.
+
+    A copy of the former token that somebody else may have ends here, instead of being proved along.
+    """
+    token = new_token()
+    values = {"token_hash": hashed(token), "csrf": new_token(), "proved_at": now_ms, "seen_at": now_ms}
+    here = console_sessions.c.token_hash == session
+    return token if connection.execute(update(console_sessions).where(here).values(values)).rowcount else None
+
+
 def session(connection: Connection, token: str, now_ms: int, idle_ms: int) -> tuple[Principal, bool] | None:
     """Who signed in with it, and whether it is time to note that it is in use; None: nobody, it ended, or they left."""
     chosen = (
-        select(users.c.id, users.c.name, users.c.role, console_sessions.c.csrf, console_sessions.c.seen_at)
+        select(users.c.id, users.c.name, users.c.role, *(console_sessions.c[name] for name in _OF_SESSION))
         .join(console_sessions, console_sessions.c.user_id == users.c.id)
         .where(
             console_sessions.c.token_hash == hashed(token),
@@ -150,8 +182,16 @@ def session(connection: Connection, token: str, now_ms: int, idle_ms: int) -> tu
         accounts=frozenset(granted(connection, row.id)) if owner else None,
         user_id=row.id,
         csrf=row.csrf,
+        proved_at=row.proved_at,
+        session=row.token_hash,
     )
     return principal, row.seen_at < now_ms - _SEEN_EVERY_MS
+
+
+def user_of_session(connection: Connection, session: bytes) -> int | None:
+    """Whose it is, by the hash of its token; None: it has ended."""
+    chosen = select(console_sessions.c.user_id).where(console_sessions.c.token_hash == session)
+    return connection.execute(chosen).scalar_one_or_none()
 
 
 def touch(connection: Connection, token: str, now_ms: int) -> None:
@@ -217,13 +257,27 @@ def use_invitation(connection: Connection, token: str) -> bool:
 
 def api_token(connection: Connection, token: str, now_ms: int) -> tuple[Principal, bool] | None:
     """Whose token it is, and whether it is time to note that it was used; None: nobody's, or it ended."""
-    row = connection.execute(
-        select(api_tokens).where(api_tokens.c.token_hash == hashed(token), api_tokens.c.expires_at > now_ms)
-    ).one_or_none()
-    if row is None:
+    chosen = select(api_tokens).where(api_tokens.c.token_hash == hashed(token), api_tokens.c.expires_at > now_ms)
+    row = connection.execute(chosen).one_or_none()
+    if row is None or token_rests(connection, row):
         return None
     principal = Principal(name=f"token:{row.name}", scopes=frozenset(json.loads(row.scopes)))
     return principal, row.used_at is None or row.used_at < now_ms - _SEEN_EVERY_MS
+
+
+def token_rests(connection: Connection, row: Row[Any]) -> str:
+    """Why a token does not count although its time is not over; "": it counts.
+
+    It reaches no further than whoever made it: not when they are no administrator any more, or locked out.
+    """
+    if row.user_id is None:
+        return "its maker was removed" if row.created_by.startswith("console:") else ""
+    maker = user_by_id(connection, row.user_id)
+    if maker is None:
+        return "its maker was removed"
+    if maker.disabled:
+        return "its maker is locked out"
+    return "" if maker.role == Role.ADMINISTRATOR.value else "its maker is no administrator any more"
 
 
 def token_used(connection: Connection, token: str, now_ms: int) -> None:

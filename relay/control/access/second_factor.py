@@ -31,7 +31,7 @@ def new_secret() -> str:
 def seal(vault: Vault, user_id: int, secret: str) -> dict[str, Any]:
     """The columns of console_users that hold it. Raises KeyMissing."""
     key = vault.ring.primary
-    return {"totp_key": key.id, "totp_sealed": key.seal(user_id, TOTP, secret), "totp_step": None}
+    return {"totp_key": key.id, "totp_sealed": key.seal(user_id, TOTP, secret)}
 
 
 def accepted_step(vault: Vault, row: Row[Any], code: str, *, now_s: float | None = None) -> int | None:

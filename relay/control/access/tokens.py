@@ -34,6 +34,7 @@ async def token_list(control: Control) -> list[dict[str, Any]]:
                 "expires_at": iso(row.expires_at),
                 "used_at": iso(row.used_at),
                 "expired": row.expires_at <= now_ms(),
+                "rests": rows.token_rests(connection, row),
             }
             for row in found
         ]
@@ -65,6 +66,7 @@ async def token_add(control: Control, *, name: str, scopes: list[str], days: int
                 token_hash=rows.hashed(token),
                 scopes=json.dumps(sorted(set(scopes))),
                 created_by=control.actor,
+                user_id=control.principal.user_id if control.principal is not None else None,
                 created_at=now_ms(),
                 expires_at=expires_at,
             )

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from relay.accounts.passwords import hash_password
-from relay.control.access import rows, second_factor
-from relay.control.access.model import Principal, Role, User
+from relay.control.access import passkeys, recovery, rows
+from relay.control.access.factors import person_of, second_factors
+from relay.control.access.model import Role
+from relay.control.access.proof import demand_person
 from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.queue import account_named
 from relay.control.reasons import refusals, shown
@@ -48,7 +50,7 @@ async def user_list(control: Control) -> list[dict[str, Any]]:
     """Every user with what they may touch."""
 
     def read(connection: Connection) -> list[dict[str, Any]]:
-        return [_facts(connection, user) for user in rows.all_users(connection)]
+        return [_facts(connection, row) for row in rows.all_users(connection)]
 
     return await control.database.read(read)
 
@@ -58,6 +60,8 @@ async def user_add(
 ) -> dict[str, Any]:
     """A person who may sign in: `accounts` are the mailboxes an owner may touch. Without a password: invite them."""
     checked, wanted = _checked_name(name), _role(role)
+    if wanted is Role.ADMINISTRATOR:
+        demand_person(control)
     ids = _account_ids(control, accounts or [])
     password_hash = await _hashed(password) if password is not None else None
 
@@ -90,11 +94,13 @@ async def user_set(
         values["disabled"] = int(disabled)
     if role is not None:
         values["role"] = _role(role).value
-    if reset_second_factor:
-        values |= {"totp_key": None, "totp_sealed": None, "totp_step": None}
 
     def work(connection: Connection) -> dict[str, Any]:
         row = _known(connection, checked)
+        if Role.ADMINISTRATOR.value in (row.role, role):
+            demand_person(control)
+        if reset_second_factor:
+            rows.end_second_factors(connection, row.id)
         if values:
             rows.set_user(connection, row.id, **values)
         if ids is not None:
@@ -109,11 +115,14 @@ async def user_set(
 
 
 async def user_remove(control: Control, *, name: str) -> dict[str, Any]:
-    """Remove a user; the last administrator stays."""
+    """Remove a user with their tokens; the last administrator stays."""
     checked = _checked_name(name)
 
     def work(connection: Connection) -> None:
-        rows.remove_user(connection, _known(connection, checked).id)
+        row = _known(connection, checked)
+        if row.role == Role.ADMINISTRATOR.value:
+            demand_person(control)
+        rows.remove_user(connection, row.id)
         _keep_an_administrator(connection)
 
     await control.change("user.remove", checked, {}, work)
@@ -131,6 +140,8 @@ async def user_invite(
 
     def work(connection: Connection) -> str:
         row = rows.find_user(connection, name=checked)
+        if row is not None and row.role == Role.ADMINISTRATOR.value:
+            demand_person(control)
         user_id = row.id if row is not None else rows.add_user(connection, checked, Role.OWNER, now_ms())
         if ids is not None:
             rows.grant(connection, user_id, ids)
@@ -144,73 +155,34 @@ async def user_invite(
 
 
 async def me(control: Control) -> dict[str, Any]:
-    """Who is signed in, and what they may touch."""
-    principal = _principal(control)
+    """Who is signed in, what they may touch, and by what they can show that it is them."""
+    user_id = person_of(control)
 
     def read(connection: Connection) -> dict[str, Any]:
-        assert principal.user_id is not None
-        return _of(connection, principal.user_id)
+        row = rows.user_by_id(connection, user_id)
+        assert row is not None
+        at_provider = row.subject is not None and bool(control.settings.console.oidc_issuer)
+        return _of(connection, user_id) | {
+            "passkeys": passkeys.facts(connection, user_id),
+            "recovery_codes": recovery.left(connection, user_id),
+            "provider": control.settings.console.oidc_name if at_provider else "",
+        }
 
     return await control.database.read(read)
 
 
 async def me_password(control: Control, *, password: str) -> dict[str, Any]:
     """Set one's own password; every session ends, this one too."""
-    principal = _principal(control)
+    user_id = person_of(control)
     password_hash = await _hashed(password)
 
     def work(connection: Connection) -> None:
-        assert principal.user_id is not None
-        rows.set_user(connection, principal.user_id, password_hash=password_hash)
-        rows.end_sessions(connection, principal.user_id)
-        rows.end_invitations(connection, principal.user_id)
+        rows.set_user(connection, user_id, password_hash=password_hash)
+        rows.end_sessions(connection, user_id)
+        rows.end_invitations(connection, user_id)
 
-    await control.change("me.password", principal.name, {}, work)
+    await control.change("me.password", control.actor, {}, work)
     return {}
-
-
-async def me_totp_begin(control: Control) -> dict[str, Any]:
-    """A secret for an authenticator: not in force until a code of it came back (`me_totp_finish`)."""
-    principal = _principal(control)
-    secret = second_factor.new_secret()
-    control.desk.pending_secrets[principal.name] = secret
-    while len(control.desk.pending_secrets) > 100:
-        control.desk.pending_secrets.popitem(last=False)
-    return {"secret": secret, "uri": second_factor.enrolment(secret, principal.name.partition(":")[2])}
-
-
-async def me_totp_finish(control: Control, *, code: str) -> dict[str, Any]:
-    """From now on a code is asked for at login."""
-    principal = _principal(control)
-    secret = control.desk.pending_secrets.get(principal.name)
-    if secret is None or second_factor.matching_step(secret, code) is None:
-        raise ControlError("this is not the code of now", "check the phone's clock, then give the next code", "invalid")
-    del control.desk.pending_secrets[principal.name]
-
-    def work(connection: Connection) -> None:
-        assert principal.user_id is not None
-        rows.set_user(connection, principal.user_id, **second_factor.seal(control.vault, principal.user_id, secret))
-
-    await control.change("me.second_factor", principal.name, {"on": True}, work)
-    return {}
-
-
-async def me_totp_remove(control: Control) -> dict[str, Any]:
-    """No code is asked for any more."""
-    principal = _principal(control)
-
-    def work(connection: Connection) -> None:
-        assert principal.user_id is not None
-        rows.set_user(connection, principal.user_id, totp_key=None, totp_sealed=None, totp_step=None)
-
-    await control.change("me.second_factor", principal.name, {"on": False}, work)
-    return {}
-
-
-def _principal(control: Control) -> Principal:
-    if control.principal is None or control.principal.user_id is None:
-        raise ControlError("nobody is signed in", "sign in to the console", "unauthenticated")
-    return control.principal
 
 
 def _known(connection: Connection, name: str) -> Any:
@@ -228,15 +200,18 @@ def _keep_an_administrator(connection: Connection) -> None:
 def _of(connection: Connection, user_id: int) -> dict[str, Any]:
     row = rows.user_by_id(connection, user_id)
     assert row is not None
-    return _facts(connection, rows.user_of(row))
+    return _facts(connection, row)
 
 
-def _facts(connection: Connection, user: User) -> dict[str, Any]:
+def _facts(connection: Connection, row: Row[Any]) -> dict[str, Any]:
+    user = rows.user_of(row)
+    factors = second_factors(connection, row)
     return {
         "name": user.name,
         "role": user.role.value,
         "has_password": user.has_password,
-        "second_factor": user.totp,
+        "second_factor": bool(factors),
+        "second_factors": factors,
         "disabled": user.disabled,
         "accounts": list(rows.granted(connection, user.id).values()),
         "created_at": iso(user.created_at),

@@ -66,10 +66,15 @@ class OAuthClient:
         self,
         https: HttpsPost,
         *,
+        google_secret: tuple[str, str] = ("", ""),
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`google_secret`: client id and secret of accounts at Google that have no secret of their own."""
+        self._google_secret = google_secret
+        if google_secret[1]:
+            mask(google_secret[1])
         self._https, self._now_s, self._monotonic_s, self._sleep = https, now_s, monotonic_s, sleep
 
     # Authorization code with PKCE (RFC 6749 4.1, RFC 7636)
@@ -241,10 +246,17 @@ class OAuthClient:
             proof = {"client_assertion_type": assertions.ASSERTION_TYPE, "client_assertion": assertion}
             form = _encoded(grant_type, client_id=app.client_id, **proof, **values)
             return await self._post(keys.account_id, url, form, headers)
-        method = f"client_secret_{app.client_auth}" if keys.client_secret else "none"
-        proving = ClientAuth(app.client_id, keys.client_secret, method)
+        secret = keys.client_secret or self._settings_secret(app)
+        method = f"client_secret_{app.client_auth}" if secret else "none"
+        proving = ClientAuth(app.client_id, secret, method)
         _, headers, form = proving.prepare("POST", url, headers, _encoded(grant_type, **values))
         return await self._post(keys.account_id, url, form, headers)
+
+    def _settings_secret(self, app: OAuthApp) -> str | None:
+        """For Google's own token endpoint alone: an account may name another, and must not get it sent there."""
+        client_id, secret = self._google_secret
+        fits = app.provider == "google" and app.client_id == client_id and not app.token_url
+        return secret or None if fits else None
 
     async def _post(self, account_id: int, url: str, form: str, headers: Mapping[str, str]) -> Answer:
         """The answer of a server that said yes; the others are raised."""

@@ -33,6 +33,7 @@ class Person:
     subject: str
     email: str
     verified: bool
+    auth_time_s: int = 0  # when the provider last asked for a password or alike, since 1970; 0: it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,16 @@ class OpenIdProvider:
         self._now_s, self._monotonic_s = now_s, monotonic_s
         self._published: _Published | None = None
 
-    async def begin(self, redirect: str) -> PersonSignIn:
-        """Where to send the browser."""
+    async def begin(self, redirect: str, *, anew: bool = False) -> PersonSignIn:
+        """Where to send the browser; `anew`: whoever is signed in there is to be asked again (Core 3.1.2.1)."""
         document = (await self._known()).document
         app = self._app(document)
         from authlib.common.security import generate_token
         from authlib.common.urls import add_params_to_uri
 
         sign_in, nonce = self._oauth.begin_sign_in(app, redirect), generate_token(32)
-        return PersonSignIn(sign_in, add_params_to_uri(sign_in.url, [("nonce", nonce)]), nonce)
+        asked = [("nonce", nonce), *([("prompt", "login"), ("max_age", "0")] if anew else [])]
+        return PersonSignIn(sign_in, add_params_to_uri(sign_in.url, asked), nonce)
 
     async def finish(self, begun: PersonSignIn, answer: str) -> Person:
         """Who it is that came back to the address `answer`."""
@@ -126,7 +128,7 @@ class OpenIdProvider:
         address = email.strip().lower() if isinstance(email, str) and len(email) <= 320 else ""
         # xms_edov: Microsoft's word for the same (an optional claim); its plain `email` is whatever somebody typed.
         verified = any(claims.get(name) in (True, 1, "true", "1") for name in ("email_verified", "xms_edov"))
-        return Person(self.issuer, subject, address, verified)
+        return Person(self.issuer, subject, address, verified, _seconds(claims.get("auth_time")))
 
     def _app(self, document: Mapping[str, Any]) -> OAuthApp:
         methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])  # Discovery 3
@@ -173,6 +175,11 @@ def _load() -> None:
 
 def _signs(key: Mapping[str, Any]) -> bool:
     return key.get("kty") in _ASYMMETRIC and key.get("use", "sig") == "sig"
+
+
+def _seconds(value: object) -> int:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e11
+    return int(value) if known and isinstance(value, int | float) else 0
 
 
 def _kid_of(id_token: str) -> str:
