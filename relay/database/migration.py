@@ -11,7 +11,7 @@ from sqlalchemy import Engine, inspect, text
 
 from relay.mail.errors import RelayError
 
-HEAD = "0015"  # the newest revision in `migrations/versions`; a test compares
+HEAD = "0016"  # the newest revision in `migrations/versions`; a test compares
 
 
 class SchemaTooNew(RelayError):
