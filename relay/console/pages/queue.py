@@ -18,6 +18,7 @@ from relay.console.pages.shared import Fragment, sent, shared
 from relay.control.refusal import ControlError
 from relay.diagnosis.conditions import entry_of
 from relay.mail.counted import counted
+from relay.mail.ids import parse_id
 
 router = APIRouter(include_in_schema=False)
 
@@ -155,12 +156,14 @@ async def _waits(request: Request, caller: Caller) -> Fragment:
 
 
 async def _found(caller: Caller, wanted: str) -> list[dict[str, Any]]:
-    """The stories, oldest first: of that id or Message-ID, else of that recipient or sender. Looked for at once."""
-    ways = [{"id": wanted}, {"recipient": wanted}, {"sender": wanted}]
-    by_id, *theirs = await asyncio.gather(*(_stories(caller, **way) for way in ways))
-    if by_id:
+    """The stories, oldest first: of that id or Message-ID, or of that recipient or sender; the likelier first."""
+    named = parse_id(wanted) is not None or wanted.startswith("<")
+    if named and (by_id := await _stories(caller, id=wanted)):
         return by_id
+    theirs = await asyncio.gather(_stories(caller, recipient=wanted), _stories(caller, sender=wanted))
     found = {story["id"]: story for stories in theirs for story in stories}
+    if not found and not named:  # a Message-ID without its brackets looks like an address
+        return await _stories(caller, id=wanted)
     return sorted(found.values(), key=lambda story: str(story["accepted_at"]))[-_FOUND:]
 
 
