@@ -40,9 +40,10 @@ REST_S = 10.0  # between two visits of one who comes rarely
 
 @dataclass
 class Times:
-    """Of one page, in ms."""
+    """Of one page, in ms. `cpu`: what daemon and console worked during each of the warm visits, mail included."""
 
     warm: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
 
 
@@ -75,12 +76,15 @@ async def measure(messages: int, times: int, visits: int, per_s: float) -> dict[
         pages = [page.format(middle=format_id(middle)) for page in PAGES]
         found = {page: Times() for page in pages}
         web = await stack.enter_async_context(signed_in(stand))
+        pids = stand.daemon.pid, console_pid(stand.daemon.pid)
         async with _relaying(stand, site, per_s):
             for number in range(times + 1):
                 for page in pages:
+                    before = _worked_ms(pids)
                     took = await _visit(web, page)
                     if number:
                         found[page].warm.append(took)
+                        found[page].cpu.append(_worked_ms(pids) - before)
             for number in range(visits):
                 began = time.monotonic()
                 for page in pages[number % len(pages) :] + pages[: number % len(pages)]:
@@ -149,3 +153,15 @@ async def _relaying(stand: Stand, site: Site, per_s: float) -> AsyncIterator[Non
     finally:
         load.kill()
         await load.wait()
+
+
+def console_pid(daemon: int) -> int:
+    """The process id of the console."""
+    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+    return next(int(pid) for pid in children if b"relay.console" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def _worked_ms(pids: Sequence[int]) -> float:
+    """What the threads of these processes had of a processor (proc(5): schedstat, ns)."""
+    threads = [thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6

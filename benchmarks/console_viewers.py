@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import httpx
 
-from benchmarks.console_pages import signed_in
+from benchmarks.console_pages import console_pid, signed_in
 from benchmarks.gauge import TICK
 from benchmarks.scenarios import BY_NAME
 from benchmarks.upstream import Site, Upstream, make_site
@@ -59,9 +59,9 @@ class Found:
         """Medians."""
         return Cost(*map(statistics.median, zip(*self.costs[opened], strict=True)))
 
-    def dearer(self) -> float:
-        """How much more of its processor time a message takes in the daemon, which is what limits the mail."""
-        return self.cost(True).daemon / self.cost(False).daemon - 1
+    def share(self) -> float:
+        """What the consoles take of the one processor that the daemon can use: so much less is left for mail."""
+        return (self.cost(True).daemon - self.cost(False).daemon) * OFFERED_PER_S / 1000
 
 
 async def measure(count: int, messages: int, rounds: int, offered_s: float) -> Found:
@@ -77,7 +77,7 @@ async def measure(count: int, messages: int, rounds: int, offered_s: float) -> F
         stand = await stack.enter_async_context(standing(folder / "stand"))
         await _furnish(stand, site)
         webs = [await stack.enter_async_context(signed_in(stand)) for _ in range(count)]
-        pids = stand.daemon.pid, _console(stand.daemon.pid)
+        pids = stand.daemon.pid, console_pid(stand.daemon.pid)
         await _relayed(stand, site.senders, messages, "warm")
         for number in range(rounds):
             for opened in _turns(number):
@@ -153,12 +153,6 @@ async def _relayed(stand: Stand, senders: Sequence[str], messages: int, tag: str
 def _started_s(sent: dict[str, float], began: float) -> float:
     """What the load's own process took to start; its clock is ours."""
     return sent["first"] - began
-
-
-def _console(daemon: int) -> int:
-    """The process id of the console."""
-    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-    return next(int(pid) for pid in children if b"relay.console" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def _cpu_s(pid: int) -> float:
