@@ -64,6 +64,9 @@ def test_a_client_can_be_made_of_the_document() -> None:
     every = [operation for methods in document["paths"].values() for operation in methods.values()]
     names = [operation["operationId"] for operation in every]
     assert len(set(names)) == len(names)
+    texts = [one["schema"] for operation in every for one in operation.get("parameters", ()) if one["in"] == "query"]
+    texts = [kind for schema in texts for kind in schema.get("anyOf", [schema]) if kind.get("type") == "string"]
+    assert {kind["maxLength"] for kind in texts} == {4096}  # so that a request is within the head that is read of it
     for operation in every:
         assert {"400", "401", "403", "404", "409", "422", "429", "503"} <= set(operation["responses"])
         assert "HTTPValidationError" not in json.dumps(operation)
