@@ -47,8 +47,10 @@ class Load:
     size: int
     senders: list[bytes]
     tag: str
+    per_s: float = 0.0  # offered, whatever the answers take; 0: each as soon as its session has the last one's 250
 
     def __post_init__(self) -> None:
+        self.began = time.monotonic()
         self.numbers = iter(range(self.messages))
         self.accepted: list[int] = []
         self.refused: list[str] = []
@@ -66,6 +68,10 @@ class Load:
             b"Date: Mon, 23 Nov 2026 12:00:00 +0000\r\nX-Bench-Id: %b-%d\r\n\r\n"
         ) % (self.sender(number), RECIPIENT, number, self.tag.encode(), number, self.tag.encode(), number)
         return b"".join((head, self._filler[: self.size - len(head) - 2], b"\r\n.\r\n"))
+
+    def wait_s(self, number: int) -> float:
+        """Until a message is to be sent."""
+        return self.began + number / self.per_s - time.monotonic() if self.per_s else 0.0
 
     def settle(self, number: int, reply: bytes, began: float) -> None:
         """Note the reply to a message's final dot, or the one that ended it sooner."""
@@ -121,21 +127,31 @@ class Session(asyncio.Protocol):
             self._transport.close()
             self.done.set_result(None)
             return
+        wait_s = 0.0
         if not self._steps:
-            self._begin()
+            wait_s = self._begin()
+        if wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, self._say)
+        else:
+            self._say()
+
+    def _say(self) -> None:
         line, self._expected = self._steps.popleft()
         self._transport.write(line)
 
-    def _begin(self) -> None:
+    def _begin(self) -> float:
+        """Put the next message's dialogue into `_steps`; how long to wait before it."""
         number = self._number = next(self._numbers, None)
         if number is None:
             self._steps.append((b"QUIT\r\n", b"221"))
-            return
-        self._began, self._first_began = self._first_began or time.monotonic(), None
+            return 0.0
+        wait_s = max(0.0, self.load.wait_s(number))
+        self._began, self._first_began = self._first_began or time.monotonic() + wait_s, None
         self._steps.append((b"MAIL FROM:<%b>\r\n" % self.load.sender(number), b"250"))
         self._steps.append((b"RCPT TO:<%b>\r\n" % RECIPIENT, b"250"))
         self._steps.append((b"DATA\r\n", b"354"))
         self._steps.append((self.load.content(number), b"250"))
+        return wait_s
 
 
 async def _reuse(load: Load) -> None:
@@ -176,11 +192,12 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--size", type=int, default=4096, help="octets")
     parser.add_argument("--fresh", action="store_true", help="a new connection for each message")
+    parser.add_argument("--per-s", type=float, default=0.0, help="messages offered a second; 0: as fast as they go")
     parser.add_argument("--tag", default="load", help="X-Bench-Id is TAG-NUMBER")
     parser.add_argument("senders", nargs="+", help="envelope senders, used in turn")
     arguments = parser.parse_args()
     senders = [sender.encode() for sender in arguments.senders]
-    load = Load(arguments.port, arguments.messages, arguments.size, senders, arguments.tag)
+    load = Load(arguments.port, arguments.messages, arguments.size, senders, arguments.tag, arguments.per_s)
     sent = uvloop.run(send(load, arguments.sessions, fresh=arguments.fresh))
     print(json.dumps(asdict(sent)))
 

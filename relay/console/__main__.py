@@ -24,6 +24,7 @@ from relay.telemetry import configure, flush, get_logger
 
 log = get_logger()
 
+_NICE = 5  # where processors are short, mail goes first
 _GRACE_S = 3
 _KEEP_ALIVE_S = 15
 _MOST_AT_ONCE = 500
@@ -32,6 +33,7 @@ _MOST_AT_ONCE = 500
 def main() -> int:
     """Serve until standard input closes or SIGTERM comes."""
     configure(LogSettings(format="json"))  # the daemon reads it
+    os.nice(_NICE)
     harden_process()
     told: dict[str, Any] = json.loads(sys.stdin.buffer.readline(1 << 20) or b"{}")
     if not told:

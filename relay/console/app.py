@@ -21,7 +21,7 @@ from relay.console.guard import Guard
 from relay.console.identity import Caller, program
 from relay.console.pages import routes as pages
 from relay.console.pages.jobs import Jobs
-from relay.console.pages.overview import Overviews
+from relay.console.pages.shared import Shared
 from relay.console.problems import of_refusal, problem
 from relay.console.rates import Rates
 from relay.control.client import ControlClient
@@ -43,7 +43,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient) -> ASGIApp:
     )
     secure = settings.tls_cert is not None or urlsplit(settings.url).scheme == "https"
     app.state.settings, app.state.client, app.state.secure = settings, client, secure
-    app.state.jobs, app.state.overviews = Jobs(), Overviews()
+    app.state.jobs, app.state.shared = Jobs(), Shared()
     probes.prepare(app.state)
     app.include_router(probes.router)
     app.include_router(api.router, prefix=API)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from relay.accounts.model import Account
 from relay.control.contents import header_of
 from relay.control.context import Control, ControlError, iso
-from relay.control.selection import beyond, place, select_by, shown
+from relay.control.selection import Selection, beyond, place, select_by, shown
 from relay.database.schema import FAR_FUTURE_MS, attempts, deliveries, messages, returned
 from relay.mail.counted import counted
 from relay.mail.ids import format_id, parse_id
@@ -89,13 +89,28 @@ async def queue_list(
         client=client,
         older_than=older_than,
     )
-    places = (deliveries.c.message_id, deliveries.c.number)
-    order = [column.desc() for column in places] if selection.settled else list(places)
-    chosen = _ROWS.where(selection.condition).order_by(*order).limit(max(1, min(limit, MAX_ROWS)))
-    if after is not None:
-        chosen = chosen.where(beyond(after, latest_first=selection.settled))
+    chosen = _picked(selection, after, max(1, min(limit, MAX_ROWS)))
     rows = await control.database.read(lambda connection: connection.execute(chosen).all())
     return [_entry(control, row) for row in rows]
+
+
+def _picked(selection: Selection, after: str | None, limit: int) -> Select[Any]:
+    """First the places of the page alone, from as little as tells them, then what is shown of each."""
+    keys = (deliveries.c.message_id, deliveries.c.number)
+    wanted = select(*keys).where(selection.of_delivery)
+    if selection.of_messages:
+        wanted = wanted.join(messages, messages.c.id == deliveries.c.message_id).where(selection.of_message)
+    if after is not None:
+        wanted = wanted.where(beyond(after, latest_first=selection.settled))
+    order: Sequence[ColumnElement[Any]] = keys
+    if selection.settled:
+        order = [column.desc() for column in keys]
+    elif selection.counted:  # all of it is in the index of what is owed, while the order of ids goes past what is done
+        order = [column + 0 for column in keys]
+    page = wanted.order_by(*order).limit(limit).subquery()
+    places = and_(page.c.message_id == deliveries.c.message_id, page.c.number == deliveries.c.number)
+    shown_in = [column.desc() for column in keys] if selection.settled else keys
+    return _ROWS.join(page, places).order_by(*shown_in)
 
 
 async def queue_show(control: Control, *, id: str) -> dict[str, Any]:

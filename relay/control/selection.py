@@ -28,6 +28,16 @@ class Selection:
     settled: bool  # what is done, instead of what is owed
 
     @property
+    def counted(self) -> bool:
+        """Nothing is asked for but what the index of owed deliveries holds."""
+        return not self.settled and self.given.keys() <= {"account", "state"}
+
+    @property
+    def of_messages(self) -> bool:
+        """Something is asked of `messages`."""
+        return bool(self.given.keys() & {"sender", "client", "older_than"})
+
+    @property
     def condition(self) -> ColumnElement[bool]:
         """Both, for a join of the two tables."""
         return and_(self.of_delivery, self.of_message)

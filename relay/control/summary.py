@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from relay.accounts.model import AccountState
 from relay.control.context import Control, iso, now_ms
@@ -31,8 +31,14 @@ async def queue_summary(control: Control) -> dict[str, Any]:
     `ends_at` None: a person has to act first, or nobody can say; else when the last one goes if the upstream takes
     everything at the first try, and `limited_by` what that is owed to.  `lane` is None when no daemon runs.
     """
-    counted, oldest_at = await control.database.read(_counts)
     now = now_ms()
+    running = [account.id for account in control.directory.accounts() if account.state is not AccountState.SUSPENDED]
+
+    def read(connection: Connection) -> tuple[tuple[Sequence[Any], int | None], dict[int, list[Waiting]]]:
+        counts = _counts(connection)
+        return counts, _load(connection, {row[0] for row in counts[0]}.intersection(running), now)
+
+    (counted, oldest_at), load = await control.database.read(read)
     accounts: dict[int, dict[str, Any]] = {}
     states: dict[str, int] = {}
     for account_id, _, *counts in counted:
@@ -40,7 +46,6 @@ async def queue_summary(control: Control) -> dict[str, Any]:
         accounts[account_id] = {"deliveries": sum(found.values()), "states": found}
         for state, count in found.items():
             states[state] = states.get(state, 0) + count
-    load = await control.database.read(lambda connection: _load(connection, now))
     shown = [await _account(control, account_id, entry, load, now) for account_id, entry in accounts.items()]
     return {
         "deliveries": sum(states.values()),
@@ -62,18 +67,18 @@ def _counts(connection: Connection) -> tuple[Sequence[Any], int | None]:
     return counted, connection.scalar(select(messages.c.accepted_at).where(messages.c.id == oldest))
 
 
-def _load(connection: Connection, now: int) -> dict[int, list[Waiting]]:
-    """What is not held, by account: what is due, and for each minute what is due then."""
+def _load(connection: Connection, accounts: Collection[int], now: int) -> dict[int, list[Waiting]]:
+    """What is not held, by account: what is due, and for each minute what is due then. One account after the other."""
     due, minute = deliveries.c.due_at, (deliveries.c.due_at // _MINUTE_MS).label("minute")
     counts = (func.count(deliveries.c.message_id.distinct()), func.count())
-    unsettled = deliveries.c.settled_at.is_(None)
-    ready = select(deliveries.c.account_id, *counts).where(unsettled, due <= now)
-    later = select(deliveries.c.account_id, minute, *counts).where(unsettled, due > now, due < FAR_FUTURE_MS)
     load: dict[int, list[Waiting]] = {}
-    for account_id, count, recipients in connection.execute(ready.group_by(deliveries.c.account_id)):
-        load.setdefault(account_id, []).extend(_evenly(now / 1000, count, recipients))
-    for account_id, at, count, recipients in connection.execute(later.group_by(deliveries.c.account_id, minute)):
-        load.setdefault(account_id, []).extend(_evenly((at + 1) * _MINUTE_MS / 1000, count, recipients))
+    for account_id in accounts:
+        theirs = and_(deliveries.c.account_id == account_id, deliveries.c.settled_at.is_(None))
+        count, recipients = connection.execute(select(*counts).where(theirs, due <= now)).one()
+        load[account_id] = _evenly(now / 1000, count, recipients) if count else []
+        later = select(minute, *counts).where(theirs, due > now, due < FAR_FUTURE_MS).group_by(minute)
+        for at, count, recipients in connection.execute(later):
+            load[account_id].extend(_evenly((at + 1) * _MINUTE_MS / 1000, count, recipients))
     return load
 
 

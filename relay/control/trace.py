@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Table, select, true
 
 from relay.accounts.advice import steps_for
 from relay.control.context import Control, ControlError, iso, now_ms
@@ -65,7 +65,7 @@ async def trace(
             "give the id of `250 2.0.0 Ok: queued as <id>` or the Message-ID; "
             f"history is kept for {counted(control.settings.queue.history_days, 'day')}",
         )
-    return [await _story(control, message) for message in reversed(found)]
+    return await _stories(control, found[::-1])
 
 
 def _named(id: str) -> list[ColumnElement[bool]]:
@@ -88,24 +88,75 @@ def _wanted(recipient: str | None, sender: str | None, since: str | None) -> lis
     return wanted
 
 
-async def _story(control: Control, message: Any) -> dict[str, Any]:
-    shown = format_id(message.id)
+class _Rows(NamedTuple):
+    """What is kept of one message beside its own row."""
 
-    def read(connection: Connection) -> tuple[Sequence[Any], ...]:
-        return (
-            connection.execute(select(deliveries).where(deliveries.c.message_id == message.id)).all(),
-            connection.execute(select(attempts).where(attempts.c.message_id == message.id)).all(),
-            connection.execute(select(audit).where(audit.c.target == shown)).all(),
-            connection.execute(select(notices).where(notices.c.about == shown)).all(),
-            connection.execute(select(returned).where(returned.c.message_id == message.id)).all(),
-            connection.execute(
-                select(owed).where(
-                    owed.c.message_id == message.id, owed.c.kind == Owed.COPY.value, owed.c.paid_at.is_not(None)
-                )
-            ).all(),
+    parts: Sequence[Any]
+    tried: Sequence[Any]
+    ordered: Sequence[Any]
+    told: Sequence[Any]
+    back: Sequence[Any]
+    copies: Sequence[Any]
+
+
+class _Tables(NamedTuple):
+    """The same of several: rows by message id; `ordered` and `told` by the id as people see it."""
+
+    parts: Mapping[Any, Sequence[Any]]
+    tried: Mapping[Any, Sequence[Any]]
+    ordered: Mapping[Any, Sequence[Any]]
+    told: Mapping[Any, Sequence[Any]]
+    back: Mapping[Any, Sequence[Any]]
+    copies: Mapping[Any, Sequence[Any]]
+
+    def of(self, message_id: int) -> _Rows:
+        """Those of one of them."""
+        name = format_id(message_id)
+        return _Rows(
+            self.parts.get(message_id, ()),
+            self.tried.get(message_id, ()),
+            self.ordered.get(name, ()),
+            self.told.get(name, ()),
+            self.back.get(message_id, ()),
+            self.copies.get(message_id, ()),
         )
 
-    parts, tried, ordered, told, back, copies = await control.database.read(read)
+
+async def _stories(control: Control, found: Sequence[Any]) -> list[dict[str, Any]]:
+    """The stories of these rows of `messages`, in that order: six questions, however many they are."""
+    ids = [message.id for message in found]
+    names = [format_id(message_id) for message_id in ids]
+    filed = (owed.c.kind == Owed.COPY.value, owed.c.paid_at.is_not(None))
+
+    def read(connection: Connection) -> _Tables:
+        return _Tables(
+            _by(connection, deliveries.c.message_id, ids),
+            _by(connection, attempts.c.message_id, ids),
+            _by(connection, audit.c.target, names),
+            _by(connection, notices.c.about, names),
+            _by(connection, returned.c.message_id, ids),
+            _by(connection, owed.c.message_id, ids, *filed),
+        )
+
+    tables = await control.database.read(read)
+    return [_story(control, message, tables.of(message.id)) for message in found]
+
+
+def _by(
+    connection: Connection, key: Column[Any], values: Sequence[Any], *conditions: ColumnElement[bool]
+) -> dict[Any, list[Any]]:
+    """The rows of the table of `key` that have one of `values` in it, by value, each in the order of its own key."""
+    table = key.table
+    assert isinstance(table, Table)
+    chosen = select(table).where(key.in_(values), *conditions).order_by(*table.primary_key.columns)
+    found: dict[Any, list[Any]] = {}
+    for row in connection.execute(chosen):
+        found.setdefault(getattr(row, key.name), []).append(row)
+    return found
+
+
+def _story(control: Control, message: Any, rows: _Rows) -> dict[str, Any]:
+    parts, tried, ordered, told, back, copies = rows
     recipients = {row.number: row.recipient for row in parts}
     events = [(message.accepted_at, 0, {"event": "accepted", "client": message.client, "size": message.size})]
     events += [(row.at, 1, _attempt(control, row, recipients)) for row in tried]

@@ -173,10 +173,12 @@ deliveries = Table(
 )
 
 _unsettled = text("settled_at IS NULL")
-Index(
+Index(  # with all that counts ask for, so that none looks at a row; SQLite asks for `settled_at`, too, which is NULL
     "ix_deliveries_unsettled",
     deliveries.c.account_id,
     deliveries.c.due_at,
+    deliveries.c.settled_at,
+    deliveries.c.state,
     sqlite_where=_unsettled,
 )
 

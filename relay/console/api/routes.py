@@ -19,6 +19,7 @@ from relay.console.problems import MEDIA_TYPE
 router = APIRouter()
 
 _LONGEST = 65_536
+_LONGEST_IN_QUERY = 4096  # percent-encoded it is twelve times as long at most: within the 64 KiB of a request's head
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _Text = Annotated[str, Field(max_length=_LONGEST)]
 _Named = Annotated[dict[_Text, _Text], Field(max_length=100)]
@@ -34,6 +35,8 @@ _TYPES: Mapping[str, Any] = {  # the annotations that control.registry.FITS know
     "dict[str, str]": _Named,
     "dict[str, str] | None": _Named | None,
 }
+_Short = Annotated[str, Field(max_length=_LONGEST_IN_QUERY)]
+_QUERY_TYPES = {**_TYPES, "str": _Short, "str | None": _Short | None}
 _SECRET = frozenset({"password", "proxy_password", "client_secret", "client_certificate", "service_account"})
 _PROBLEMS: dict[int | str, dict[str, Any]] = {  # what is no HTTP at all is answered 400 in plain text
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -133,7 +136,7 @@ def _body(route: Route, arguments: list[inspect.Parameter]) -> type[BaseModel]:
 
 
 def _parameter(argument: inspect.Parameter, where: Any) -> inspect.Parameter:
-    return _named(argument.name, Annotated[_TYPES[str(argument.annotation)], where], argument.default)
+    return _named(argument.name, Annotated[_QUERY_TYPES[str(argument.annotation)], where], argument.default)
 
 
 def _named(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,11 +13,12 @@ from fastapi.responses import RedirectResponse, Response
 from relay.console.identity import Caller
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
-from relay.console.pages.overview import overviews
 from relay.console.pages.render import page
+from relay.console.pages.shared import Fragment, sent, shared
 from relay.control.refusal import ControlError
 from relay.diagnosis.conditions import entry_of
 from relay.mail.counted import counted
+from relay.mail.ids import parse_id
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,12 +50,10 @@ async def queue(
     """What waits, or what became of mail, page by page."""
     asked = (account, state, sender, recipient, client, older_than)
     given = {name: value.strip() for name, value in zip(FILTERS, asked, strict=True) if value.strip()}
-    rows: list[dict[str, Any]] = []
-    refusal = None
-    try:
-        rows = await caller.call("queue.list", {"limit": _ROWS + 1, **given, **({"after": after} if after else {})})
-    except ControlError as error:
-        refusal = error
+    wanted = {"limit": _ROWS + 1, **given, **({"after": after} if after else {})}
+    (rows, refusal), accounts, waits = await asyncio.gather(
+        _rows(caller, wanted), caller.call("account.list"), _waits(request, caller)
+    )
     more = len(rows) > _ROWS
     rows = [{**row, "why": _cause(row["cause"])} for row in rows[:_ROWS]]
     return page(
@@ -68,11 +68,17 @@ async def queue(
         settled=SETTLED,
         given={name: given.get(name, "") for name in FILTERS},
         filtered=bool(given),
-        accounts=await caller.call("account.list"),
-        summary=await overviews(request).now(caller, "queue.summary"),
+        accounts=accounts,
+        waits=waits,
         did=_VERBS.get(did, ""),
         count=count,
     )
+
+
+@router.get("/queue/waits")
+async def waits(request: Request, caller: Administrator) -> Response:
+    """What waits for each account: the part that is asked for again every few seconds."""
+    return sent(request, await _waits(request, caller))
 
 
 @router.get("/find")
@@ -136,13 +142,28 @@ async def message(request: Request, caller: Administrator, message_id: str) -> R
     return page(request, "message.html", caller=caller, story=stories[0], deliveries=deliveries)
 
 
+async def _rows(caller: Caller, wanted: Mapping[str, Any]) -> tuple[list[dict[str, Any]], ControlError | None]:
+    """What fits the search, or what is wrong with it."""
+    try:
+        return await caller.call("queue.list", wanted), None
+    except ControlError as refusal:
+        return [], refusal
+
+
+async def _waits(request: Request, caller: Caller) -> Fragment:
+    kept = shared(request)
+    return kept.fragment("queue_waits.html", summary=await kept.now(caller, "queue.summary"))
+
+
 async def _found(caller: Caller, wanted: str) -> list[dict[str, Any]]:
-    """The stories, oldest first: of that id or Message-ID, else of that recipient or sender."""
-    by_id = await _stories(caller, id=wanted)
-    if by_id:
+    """The stories, oldest first: of that id or Message-ID, or of that recipient or sender; the likelier first."""
+    named = parse_id(wanted) is not None or wanted.startswith("<")
+    if named and (by_id := await _stories(caller, id=wanted)):
         return by_id
-    theirs = await _stories(caller, recipient=wanted) + await _stories(caller, sender=wanted)
-    found = {story["id"]: story for story in theirs}
+    theirs = await asyncio.gather(_stories(caller, recipient=wanted), _stories(caller, sender=wanted))
+    found = {story["id"]: story for stories in theirs for story in stories}
+    if not found and not named:  # a Message-ID without its brackets looks like an address
+        return await _stories(caller, id=wanted)
     return sorted(found.values(), key=lambda story: str(story["accepted_at"]))[-_FOUND:]
 
 

@@ -82,12 +82,26 @@ def _sentence(text: object) -> str:
     return words[:1].upper() + words[1:]
 
 
+def _parted(line: str) -> dict[str, Any]:
+    """A line of the log by its parts, as far as it has any: `text` is what is left."""
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        return {"at": "", "level": "", "event": "", "text": line}
+    at, level, event = (str(facts.pop(name, "")) for name in ("timestamp", "level", "event"))
+    text = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items())
+    return {"at": at, "level": level, "event": event, "text": text}
+
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_FOLDER),
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # it would look at every file of every page
 )
 _TEMPLATES.filters |= {
     "moment": _moment,
@@ -97,6 +111,7 @@ _TEMPLATES.filters |= {
     "without_command": _without_command,
     "facts": _facts,
     "counted": counted,
+    "parted": _parted,
 }
 _TEMPLATES.globals |= {"version": __version__}
 
@@ -105,8 +120,12 @@ def page(
     request: Request, template: str, *, caller: Caller | None = None, status: int = 200, **facts: Any
 ) -> HTMLResponse:
     """A template filled in; `caller` decides which navigation is shown."""
-    text = _TEMPLATES.get_template(template).render(caller=caller, path=request.url.path, **facts)
-    return HTMLResponse(text, status)
+    return HTMLResponse(drawn(template, caller=caller, path=request.url.path, **facts), status)
+
+
+def drawn(template: str, **facts: Any) -> str:
+    """A template filled in."""
+    return _TEMPLATES.get_template(template).render(**facts)
 
 
 def wants_fragment(request: Request) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -14,6 +13,7 @@ from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
+from relay.console.pages.shared import sent, shared
 from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
@@ -25,8 +25,9 @@ _AT_ONCE_S = 1.0
 @router.get("/log")
 async def log(request: Request, caller: Administrator) -> Response:
     """The last lines, live."""
-    lines = [_parted(one["line"]) for one in await caller.call("log.tail", {"limit": _SHOWN})]
-    return page(request, "log_lines.html" if wants_fragment(request) else "log.html", caller=caller, lines=lines)
+    kept = shared(request)
+    lines = kept.fragment("log_lines.html", told=await kept.now(caller, "log.tail"))
+    return sent(request, lines) if wants_fragment(request) else page(request, "log.html", caller=caller, lines=lines)
 
 
 @router.get("/system")
@@ -143,16 +144,3 @@ async def _system(request: Request, caller: Caller, job: Job | None = None) -> R
         nodes=await caller.call("node.list"),
         health=await caller.call("overview"),
     )
-
-
-def _parted(line: str) -> dict[str, Any]:
-    """A line of the log by its parts, as far as it has any: `text` is what is left."""
-    try:
-        facts = json.loads(line)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        return {"at": "", "level": "", "event": "", "text": line}
-    at, level, event = (str(facts.pop(name, "")) for name in ("timestamp", "level", "event"))
-    text = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items())
-    return {"at": at, "level": level, "event": event, "text": text}

@@ -20,15 +20,28 @@ const inUse = (place) => {
 };
 document.addEventListener("htmx:beforeRequest", (event) => {
   const place = event.detail.elt;
-  if (!place.dataset.live) return;
+  if (!("live" in place.dataset)) return;
   const toggle = document.getElementById(place.dataset.live);
   if (document.hidden || (toggle && !toggle.checked) || inUse(place)) event.preventDefault();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) for (const place of document.querySelectorAll("[data-live]")) htmx.trigger(place, "shown");
+});
+// It says which state it shows: while nothing changed, nothing comes.
+document.addEventListener("htmx:configRequest", (event) => {
+  const seen = event.detail.elt.dataset.seen;
+  if (seen) event.detail.headers["If-None-Match"] = seen;
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const tag = event.detail.xhr.getResponseHeader("ETag");
+  if (tag && "seen" in event.detail.elt.dataset) event.detail.elt.dataset.seen = tag;
 });
 // Answers with an error status are shown, too: they say why not.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const status = event.detail.xhr.status;
+  if (status === 304) event.detail.shouldSwap = false;
   if (status >= 400 && status !== 401) {
-    event.detail.shouldSwap = !event.detail.elt.dataset.live;
+    event.detail.shouldSwap = !("live" in event.detail.elt.dataset);
     event.detail.isError = false;
   }
 });
