@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from relay.cli.applying import line_of
 from relay.cli.output import Json, note, print_json, say
 from relay.cli.session import perform, settings_or_refuse
 from relay.control.refusal import ControlError
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -57,12 +60,15 @@ def migrate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the store to this program's schema. Every start does that, too."""
+    """Bring the store to this program's schema. With SQLite every start does that, too."""
     if to is not None:
         raise ControlError("copying to another store is not in this release", "leave out --to")
     from relay.control.migrate import schema_of
 
     settings = settings_or_refuse()
+    if settings.database.postgresql:
+        _migrate_postgresql(settings.database, as_json)
+        return
     before = schema_of(settings.database.file)  # None: no SQLite store that could be read
     result = perform("migrate", {})
     result["migrated"] = before != result["schema"]
@@ -72,3 +78,25 @@ def migrate(
         say(f"Migrated {result['database']} from schema {before or 'none'} to {result['schema']}.")
     else:
         say(f"{result['database']} is up to date: schema {result['schema']}.")
+
+
+def _migrate_postgresql(database: DatabaseSettings, as_json: bool) -> None:
+    """Past any daemon: there may be none, and one that runs has refused to start with the schema of before."""
+    from relay.database.engine import require_driver
+    from relay.database.migration import HEAD
+    from relay.mail.errors import RelayError
+
+    try:
+        require_driver()
+        from relay.database.postgresql import migrating
+
+        before = migrating.schema_of(database)
+        migrated = migrating.upgrade(database)
+    except RelayError as error:
+        raise ControlError(str(error), "see docs/postgresql.md") from None
+    if as_json:
+        print_json({"database": database.shown, "schema": HEAD, "migrated": migrated})
+    elif migrated:
+        say(f"Migrated {database.shown} from schema {before or 'none'} to {HEAD}.")
+    else:
+        say(f"{database.shown} is up to date: schema {HEAD}.")
