@@ -49,6 +49,11 @@ def on_postgresql() -> bool:
     return _engine[0] == POSTGRESQL
 
 
+def name_store(folder: Path, url: str) -> None:
+    """The database that a folder stands for from now on."""
+    _urls[folder] = url
+
+
 def settings_of(folder: Path) -> DatabaseSettings:
     """Where the store of a folder is; made, empty, when it is not there."""
     if not on_postgresql():

@@ -193,7 +193,7 @@ async def open_postgresql(
     held = lock(folder) if alone else None
     patience_s = _PATIENCE_S if alone else 0.0  # a command says at once what is wrong
     try:
-        await _patiently(lambda: migration.prove(readers), patience_s)
+        await _patiently(lambda: migration.prove(engine), patience_s)
         writer = PostgresWriter(engine, guard, alone=alone, on_lost=on_lost)
         try:
             await _patiently(writer.open, patience_s)

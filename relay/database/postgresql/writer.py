@@ -142,11 +142,11 @@ class PostgresWriter(Writer):
         driver = _driver(self._up)
         try:
             with self._guard.limit(driver, _BATCH_S), driver.pipeline():
-                driver.execute("BEGIN")
+                driver.execute("BEGIN", prepare=False)
                 driver.execute(_MARK, (self._number, self._id, self._epoch))
                 for text, values in statements:
                     driver.execute(text, values)
-                driver.execute("COMMIT")
+                driver.execute("COMMIT", prepare=False)
             return None
         except psycopg.Error as error:
             if broken(driver):
