@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,13 +57,18 @@ def reload(as_json: Json = False) -> None:
 
 def migrate(
     to: Annotated[
-        str | None, typer.Option("--to", metavar="URL", help="Copy to another store (not in this release).")
+        str | None,
+        typer.Option("--to", metavar="URL", help="Copy everything into this empty store; the relay must be stopped."),
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", metavar="FILE", help="The password for the store of --to.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring the store to this program's schema. With SQLite every start does that, too."""
     if to is not None:
-        raise ControlError("copying to another store is not in this release", "leave out --to")
+        _move(to, password_file, as_json)
+        return
     from relay.control.migrate import schema_of
 
     settings = settings_or_refuse()
@@ -78,6 +84,41 @@ def migrate(
         say(f"Migrated {result['database']} from schema {before or 'none'} to {result['schema']}.")
     else:
         say(f"{result['database']} is up to date: schema {result['schema']}.")
+
+
+def _move(to: str, password_file: Path | None, as_json: bool) -> None:
+    import asyncio
+
+    from pydantic import ValidationError
+
+    from relay.cli.session import check_owner
+    from relay.config.database import DatabaseSettings
+    from relay.control.moving_store import move_store
+    from relay.mail.errors import RelayError
+
+    settings = settings_or_refuse()
+    check_owner(settings.data_dir)
+    try:
+        target = DatabaseSettings(url=to, password_file=password_file)
+    except ValidationError as error:
+        reason, _, remedy = str(error.errors()[0]["msg"]).removeprefix("Value error, ").partition("; ")
+        raise ControlError(f"--to: {reason}", remedy) from None
+    try:
+        result = asyncio.run(move_store(settings, target))
+    except RelayError as error:
+        if isinstance(error, ControlError):
+            raise
+        raise ControlError(str(error), "see docs/postgresql.md") from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"Copied {result['from']} to {result['to']}, and compared it.")
+    say(f"  {sum(result['rows'].values())} rows, {result['contents']} large contents")
+    for name in result["missing"][:10]:
+        note(f"The large content {name} was gone already: its mail cannot be sent.")
+    note(
+        f"Set RELAY_DATABASE__URL={result['to']} and start the relay. Never start it on both: mail would go out twice."
+    )
 
 
 def _migrate_postgresql(database: DatabaseSettings, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from relay.queue.operations import Accept, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
 from relay.queue.snapshot import Snapshot, take_snapshot
-from relay.queue.spool import ContentDraft, FileSpool, Spool
+from relay.queue.spool import ContentDraft, Spool
 from relay.queue.verdicts import Verdicts
 
 NODE_LEASE_S = 60.0  # renewed at a third of it
@@ -167,7 +167,6 @@ class Queue:
 
     async def snapshot(self, folder: Path) -> Snapshot:
         """Copy all that is owed into `folder`, as of one instant; see `take_snapshot`."""
-        assert isinstance(self._spool, FileSpool)
         return await take_snapshot(self._database, self._spool, self._ledger, folder)
 
     # -- in ------------------------------------------------------------------------------------------------

@@ -149,7 +149,10 @@ async def test_a_server_that_hangs_ends_no_wait_too_late(tmp_path: Path) -> None
         name_store(tmp_path, other.fresh())
         async with open_store(tmp_path, clean_end=False) as store:
             await store.queue.accept(arrival())
-            [pid] = [row[0] for row in other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'relay writer'")]
+            [pid] = [
+                row[0]
+                for row in other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'relay writer'")
+            ]
             os.kill(int(str(pid)), signal.SIGSTOP)
             try:
                 began = time.monotonic()

@@ -28,6 +28,7 @@ from relay.mail.errors import StorageFailed
 T = TypeVar("T")
 
 _READ_S = 60.0
+_COPY_S = 86_400.0
 _LOOK_S = 1.0
 _CLOCK_S = 20.0  # between two looks at the server's clock
 _PATIENCE_S = 30.0  # that a start waits for a server which does not answer yet
@@ -79,6 +80,30 @@ class PostgresDatabase(Database):
         """As `read`, from a thread."""
         return self._run(self._readers, function)
 
+    def of_one_instant(self, function: Callable[[Connection], T]) -> T:
+        """Run `function`, however long it takes, in a transaction that sees the store as it is now. From a thread.
+
+        Raises StorageFailed.
+        """
+
+        def run(connection: Connection) -> T:
+            with connection.begin():
+                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+                return function(connection)
+
+        return self._run(self._spoolers, run, _COPY_S)
+
+    def fill(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` in one transaction that is durable on return. From a thread. Raises as `write_blocking`."""
+
+        def run(connection: Connection) -> T:
+            with connection.begin():
+                connection.execute(text("SET LOCAL synchronous_commit = on"))
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                return function(connection)
+
+        return self._run(self._spoolers, run, _COPY_S)
+
     def write_blocking(self, function: Callable[[Connection], T]) -> T:
         """Run `function` in a transaction beside the writer's, from a thread. Raises StorageFull, StorageFailed.
 
@@ -91,11 +116,11 @@ class PostgresDatabase(Database):
 
         return self._run(self._spoolers, run)
 
-    def _run(self, engine: Engine, function: Callable[[Connection], T]) -> T:
+    def _run(self, engine: Engine, function: Callable[[Connection], T], longest_s: float = _READ_S) -> T:
         try:
             with engine.connect() as connection:
                 driver: Any = connection.connection.driver_connection
-                with self._guard.limit(driver, _READ_S):
+                with self._guard.limit(driver, longest_s):
                     return function(connection)
         except PoolTimeout:
             raise StorageFailed("every connection to the store is busy") from None
