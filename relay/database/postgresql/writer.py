@@ -18,6 +18,9 @@ from relay.database.postgresql.guard import Guard
 from relay.database.statements import Batch, Statement
 from relay.database.writer import Failure, Operation, Together, Writer
 from relay.mail.errors import CommitUnknown, RelayError, StorageFailed
+from relay.telemetry import get_logger
+
+log = get_logger()
 
 T = TypeVar("T")
 
@@ -311,6 +314,10 @@ class PostgresWriter(Writer):
             self._tell()
 
     def _tell(self) -> None:
+        if not self.available:
+            log.error("storage.failed", where="connection", detail=self.trouble)
+        elif self._epoch > 1:
+            log.info("storage.regained", where="connection")
         if self._loop is not None:
             self._loop.call_soon_threadsafe(lambda: self.on_available(self.available))
 
