@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from relay.cli.applying import line_of
 from relay.cli.output import Json, note, print_json, say
 from relay.cli.session import perform, settings_or_refuse
 from relay.control.refusal import ControlError
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -53,16 +57,24 @@ def reload(as_json: Json = False) -> None:
 
 def migrate(
     to: Annotated[
-        str | None, typer.Option("--to", metavar="URL", help="Copy to another store (not in this release).")
+        str | None,
+        typer.Option("--to", metavar="URL", help="Copy everything into this empty store; the relay must be stopped."),
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", metavar="FILE", help="The password for the store of --to.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the store to this program's schema. Every start does that, too."""
+    """Bring the store to this program's schema. With SQLite every start does that, too."""
     if to is not None:
-        raise ControlError("copying to another store is not in this release", "leave out --to")
+        _move(to, password_file, as_json)
+        return
     from relay.control.migrate import schema_of
 
     settings = settings_or_refuse()
+    if settings.database.postgresql:
+        _migrate_postgresql(settings.database, as_json)
+        return
     before = schema_of(settings.database.file)  # None: no SQLite store that could be read
     result = perform("migrate", {})
     result["migrated"] = before != result["schema"]
@@ -72,3 +84,60 @@ def migrate(
         say(f"Migrated {result['database']} from schema {before or 'none'} to {result['schema']}.")
     else:
         say(f"{result['database']} is up to date: schema {result['schema']}.")
+
+
+def _move(to: str, password_file: Path | None, as_json: bool) -> None:
+    import asyncio
+
+    from pydantic import ValidationError
+
+    from relay.cli.session import check_owner
+    from relay.config.database import DatabaseSettings
+    from relay.control.moving_store import move_store
+    from relay.mail.errors import RelayError
+
+    settings = settings_or_refuse()
+    check_owner(settings.data_dir)
+    try:
+        target = DatabaseSettings(url=to, password_file=password_file)
+    except ValidationError as error:
+        reason, _, remedy = str(error.errors()[0]["msg"]).removeprefix("Value error, ").partition("; ")
+        raise ControlError(f"--to: {reason}", remedy) from None
+    try:
+        result = asyncio.run(move_store(settings, target))
+    except RelayError as error:
+        if isinstance(error, ControlError):
+            raise
+        raise ControlError(str(error), "see docs/postgresql.md") from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"Copied {result['from']} to {result['to']}, and compared it.")
+    say(f"  {sum(result['rows'].values())} rows, {result['contents']} large contents")
+    for name in result["missing"][:10]:
+        note(f"The large content {name} was gone already: its mail cannot be sent.")
+    note(
+        f"Set RELAY_DATABASE__URL={result['to']} and start the relay. Never start it on both: mail would go out twice."
+    )
+
+
+def _migrate_postgresql(database: DatabaseSettings, as_json: bool) -> None:
+    """Past any daemon: there may be none, and one that runs has refused to start with the schema of before."""
+    from relay.database.engine import require_driver
+    from relay.database.migration import HEAD
+    from relay.mail.errors import RelayError
+
+    try:
+        require_driver()
+        from relay.database.postgresql import migrating
+
+        before = migrating.schema_of(database)
+        migrated = migrating.upgrade(database)
+    except RelayError as error:
+        raise ControlError(str(error), "see docs/postgresql.md") from None
+    if as_json:
+        print_json({"database": database.shown, "schema": HEAD, "migrated": migrated})
+    elif migrated:
+        say(f"Migrated {database.shown} from schema {before or 'none'} to {HEAD}.")
+    else:
+        say(f"{database.shown} is up to date: schema {HEAD}.")

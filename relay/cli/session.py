@@ -68,7 +68,9 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
     """Do it on the store, under the lock that keeps a daemon out; _Held when somebody else has that lock."""
     check_owner(settings.data_dir)
     path = settings.database.file
-    makes, new = action in _MAKES and not arguments.get("dry_run"), not _exists(path)
+    # `relay migrate` makes a PostgreSQL store; opening it says when that is wanting.
+    makes = action in _MAKES and not arguments.get("dry_run")
+    new = not settings.database.postgresql and not _exists(path)
     if new and not makes:
         raise _no_store(path.parent)
 

@@ -20,6 +20,16 @@ def warnings(settings: RelaySettings) -> list[str]:
         )
     if settings.imap.tls == "none":
         lines.append(f"IMAP_TLS: N: passwords go to {settings.imap.host} in CLEAR TEXT; give IMAP_TLS=Y")
+    database = settings.database
+    if (
+        database.postgresql
+        and not database.nearby
+        and database.parameters.get("sslmode", "verify-full") != "verify-full"
+    ):
+        lines.append(
+            f"RELAY_DATABASE__URL: sslmode={database.parameters['sslmode']}: whoever stands between here and "
+            "PostgreSQL can read all mail; give sslmode=verify-full, or leave it out"
+        )
     console = settings.console
     encrypted = console.tls_cert is not None or console.url.startswith("https://")
     if console.enabled and console.host.strip("[]") not in _LOOPBACK and not encrypted:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import relay
 from relay.config.console import ConsoleSettings as ConsoleSettings
+from relay.config.database import DatabaseSettings as DatabaseSettings
 from relay.config.doors import ListenerSettings as ListenerSettings
 from relay.config.egress import EgressSettings as EgressSettings
 from relay.config.fields import (
@@ -147,32 +148,6 @@ class QueueSettings(Section):
         description="free space below which no mail is taken (none: 1.5 x MAX_MESSAGE_BYTES or 5 %, at most 1 GiB)",
     )
     history_days: Count = Field(default=30, description="how long settled deliveries stay visible")
-
-
-class DatabaseSettings(Section):
-    """The store. `url` is filled in by RelaySettings when not given: sqlite:///<data dir>/relay.db."""
-
-    url: str = Field(
-        default="", description="sqlite:///<path>", json_schema_extra={"default": "sqlite:///<data dir>/relay.db"}
-    )
-
-    @property
-    def file(self) -> Path:
-        """The database file, once `url` is filled in."""
-        return Path(self.url.removeprefix("sqlite:///"))
-
-    @field_validator("url")
-    @classmethod
-    def _supported(cls, url: str) -> str:
-        # The value is never shown: it may hold a password.
-        scheme, _, rest = url.partition(":")
-        if scheme.partition("+")[0] in ("postgresql", "postgres"):
-            raise Wrong("", "PostgreSQL is not in this release; give sqlite:///<path>, or leave it out")
-        if url and (
-            scheme != "sqlite" or not rest.startswith("///") or len(rest) == 3 or ":memory:" in rest or "?" in rest
-        ):
-            raise Wrong("", "not the address of a database file; give sqlite:///<path>, or leave it out")
-        return url
 
 
 class LogSettings(Section):

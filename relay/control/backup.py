@@ -34,7 +34,7 @@ async def backup_begin(control: Control, *, with_keys: bool = False) -> dict[str
     """
     folder = control.queue.folder
     await asyncio.to_thread(sweep_stages, folder)
-    _check_room(control)
+    await _check_room(control)
     await control.announce("backup", [str(folder)], {"with_keys": with_keys})
     stage = folder / f".backup-{secrets.token_hex(6)}"
     stage.mkdir(mode=0o700)
@@ -88,10 +88,10 @@ def packing(stage: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _check_room(control: Control) -> None:
+async def _check_room(control: Control) -> None:
     """The copy must leave room for mail: below the floor none is taken."""
     control.queue.room.enough()
-    needed = control.database.path.stat().st_size + control.queue.room.floor_bytes
+    needed = await control.database.size() + control.queue.room.floor_bytes
     if control.queue.room.free_bytes < needed:
         raise ControlError(
             f"the copy of the store needs {needed} octets on its device, {control.queue.room.free_bytes} are free",

@@ -22,6 +22,7 @@ from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
 from relay.diagnosis import diagnose
 from relay.mail.counted import counted
+from relay.mail.errors import StorageFailed
 
 _AT_ONCE = 8  # logins at a time
 _LOGIN_S = 60.0
@@ -115,13 +116,20 @@ def _made_lately(file: Path) -> str:
 
 async def _database(control: Control, line: Any) -> None:
     def examine(connection: Connection) -> list[str]:
+        if control.database.shared:  # which watches over itself; what counts is that it answers
+            return ["ok"] if connection.scalar(text("SELECT 1")) == 1 else ["no answer"]
         return [str(row[0]) for row in connection.execute(text("PRAGMA quick_check(5)"))]
 
-    found = await control.database.read(examine)
+    try:
+        found = await control.database.read(examine)
+    except StorageFailed as error:
+        line("database", "failed", f"{control.database.name}: {error}", "see to the server, or to the way there")
+        return
     if found == ["ok"]:
-        line("database", "ok", f"{control.database.path} is sound, schema {HEAD}")
+        sound = "answers" if control.database.shared else "is sound"
+        line("database", "ok", f"{control.database.name} {sound}, schema {HEAD}")
     else:
-        line("database", "failed", f"{control.database.path} is damaged: {found[0]}", "restore a backup")
+        line("database", "failed", f"{control.database.name} is damaged: {found[0]}", "restore a backup")
     if not control.queue.has_room():
         line("storage", "failed", "free space is below the floor: mail is answered with 452", "free some space")
 

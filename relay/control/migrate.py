@@ -12,7 +12,7 @@ from relay.database.migration import HEAD
 
 async def migrate(control: Control) -> dict[str, Any]:
     """An open store is at this program's schema: opening it migrated it."""
-    return {"database": str(control.database.path), "schema": HEAD}
+    return {"database": control.database.name, "schema": HEAD}
 
 
 def schema_of(path: Path) -> str | None:

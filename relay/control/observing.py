@@ -29,6 +29,8 @@ async def health(control: Control) -> dict[str, Any]:
     room = control.queue.room
     if not room.enough():
         reasons.append(f"storage: {room.free_bytes} octets are free, {room.floor_bytes} are kept free")
+    if not control.database.available:
+        reasons.append(f"storage: {control.database.trouble}")
     if control.lanes is None:
         reasons.append("no daemon runs")
     elif not control.lanes.flowing():

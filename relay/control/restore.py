@@ -58,16 +58,18 @@ async def restore(
     """Make the backup `archive` the store of the data folder; `hold`: nothing of it is sent until it is released.
 
     Everything is unpacked, proved by its checksum, migrated and opened with its keys beside the store first; the
-    last step is the rename of the database.  `force` moves a store that is there into `replaced-…`.  Refused: a
-    relay runs there, a store is there, a newer schema, a damaged archive, keys that do not open the secrets.
+    last step is the rename of the database, or one transaction of PostgreSQL.  `force` moves a store there into
+    `replaced-…`; a PostgreSQL database must be empty.  Refused: a relay runs there, a store is there, a newer schema,
+    a damaged archive, keys that do not open the secrets.
     """
-    path = settings.database.file
+    shared = settings.database.postgresql
+    path = settings.data_dir / "relay.db" if shared else settings.database.file
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = _locked(folder)
     stage = folder / f".restore-{random.token_hex(6)}"
     try:
-        old = _old(path)
+        old = [] if shared else _old(path)
         if old and not force:
             raise ControlError(
                 f"{folder} holds a store already",
@@ -79,12 +81,16 @@ async def restore(
         ring, theirs = await asyncio.to_thread(_rings, settings, stage, secrets_dir)
         found = await _proved(stage, manifest, ring, theirs, hold=hold, actor=actor)
         added = await asyncio.to_thread(_take_over, ring, theirs)
-        aside = await asyncio.to_thread(_put_in_place, stage, path, old)
+        if shared:
+            aside = None
+            await _fill(settings, stage)
+        else:
+            aside = await asyncio.to_thread(_put_in_place, stage, path, old)
     finally:
         await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
         held.close()
     return {
-        "data_dir": str(folder),
+        "data_dir": settings.database.shown if shared else str(folder),
         "made_at": manifest.get("made_at"),
         "schema": {"backup": manifest["schema"], "now": HEAD},
         "waiting": found.waiting,
@@ -95,6 +101,14 @@ async def restore(
         "keys_added": added,
         "moved_aside": str(aside) if aside is not None else None,
     }
+
+
+async def _fill(settings: RelaySettings, stage: Path) -> None:
+    """Copy the proved store into the database, which must be empty."""
+    from relay.control.moving_store import fill
+
+    (settings.data_dir / "dots").unlink(missing_ok=True)
+    await fill(settings.database, stage / "relay.db", stage / "spool")
 
 
 def _locked(folder: Path) -> IO[str]:

@@ -35,7 +35,7 @@ from relay.daemon.doors import Doors, plan
 from relay.daemon.grants import Grants
 from relay.daemon.kin import Kinship
 from relay.daemon.moving import Moving
-from relay.database.engine import Database, open_database
+from relay.database.engine import Database, open_store
 from relay.dispatch.clock_mark import ClockMark, boot_id
 from relay.dispatch.dispatcher import Dispatcher
 from relay.listener.authentication import Authentication
@@ -45,7 +45,7 @@ from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.net.guard import Guard
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
-from relay.queue.spool import FileSpool
+from relay.queue.spool import open_spool
 from relay.queue.store import Queue, now_ms
 from relay.queue.volume import accepted_octets
 from relay.submission.router import RoutedTransport
@@ -89,15 +89,18 @@ class Relay:
 
 @asynccontextmanager
 async def open_core(
-    settings: RelaySettings, *, on_lost: Callable[[BaseException], None], create_key: bool = True
+    settings: RelaySettings, *, on_lost: Callable[[BaseException], None], create_key: bool = True, visits: bool = False
 ) -> AsyncIterator[Core]:
     """Lock and open the store, prove that the keys fit, recover the queue. `create_key`: make one if there is none.
 
-    Raises StoreLocked, SchemaTooNew, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
+    `visits`: a shared store is not locked, and nothing in it recovered: others are at work there.  Raises StoreLocked,
+    SchemaTooNew, SchemaTooOld, ServerUnfit, StorageFailed, KeyRefused, KeyMissing, WrongKey; nothing was changed then.
     """
-    path = settings.database.file
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(path, on_lost=on_lost))
+        visits = visits and settings.database.postgresql
+        opening = open_store(settings.database, settings.data_dir, on_lost=on_lost, alone=not visits)
+        database = await stack.enter_async_context(opening)
+        folder = database.folder
         vault = await open_vault(database, settings.keys_dir, environ=os.environ, create=create_key)
         if vault.created_key:
             log.warning(
@@ -110,17 +113,20 @@ async def open_core(
         directory = await Directory.open(database, settings.upstream, places)
         queue = Queue(
             database,
-            spool=FileSpool(path.parent / "spool", inline_bytes=settings.queue.inline_bytes),
+            spool=open_spool(database, inline_bytes=settings.queue.inline_bytes),
             room=Room(
-                path.parent,
-                floor_bytes=settings.queue.min_free_bytes,
+                folder,
+                floor_bytes=0 if settings.database.postgresql else settings.queue.min_free_bytes,
                 max_message_bytes=settings.max_message_bytes,
             ),
-            ledger=DotLedger(path.parent / "dots"),
+            ledger=DotLedger(folder / "dots"),
             memory_bytes=settings.dispatch.memory_bytes,
+            clock=database.now_ms,
         )
-        await asyncio.to_thread(sweep_stages, path.parent)
-        in_doubt = await queue.open()
+        await asyncio.to_thread(sweep_stages, folder)
+        in_doubt = [] if visits else await queue.open()
+        if visits:
+            await queue.visit()
         for message_id in in_doubt:
             log.warning(
                 "attempt.in_doubt",
@@ -164,8 +170,11 @@ def guard_of(console: ConsoleSettings) -> Guard:
 
 @asynccontextmanager
 async def open_control(settings: RelaySettings, *, create_key: bool = True) -> AsyncIterator[Control]:
-    """What a command works on when no daemon runs; keeps a daemon out meanwhile. Raises as `open_core`."""
-    async with open_core(settings, on_lost=lambda error: None, create_key=create_key) as core:
+    """What a command works on when no daemon runs; keeps a daemon out meanwhile, unless the store is a shared one.
+
+    Raises as `open_core`.
+    """
+    async with open_core(settings, on_lost=lambda error: None, create_key=create_key, visits=True) as core:
         yield _control(settings, core, None)
         await core.queue.close()
 

@@ -45,7 +45,8 @@ def serve(settings: RelaySettings) -> int:
         log.warning("daemon.fault", where="hardening", detail=problem)
     try:
         require_extras(settings)
-        _migrate_apart(settings.database.file)
+        if not settings.database.postgresql:  # which a command migrates: others may be at work there
+            _migrate_apart(settings.database.file)
         return _runner()(_run(settings))
     except (RelayError, OSError) as error:
         flush()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib.util
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from relay.config.database import DatabaseSettings
 from relay.database import migration
 from relay.database.writer import Call, Operation, Writer
 from relay.mail.errors import RelayError, StorageFailed, StorageFull
@@ -26,20 +29,51 @@ T = TypeVar("T")
 class StoreLocked(RelayError):
     """Another process has the store open. `holder` is its process id, when known."""
 
-    def __init__(self, path: Path, holder: str) -> None:
-        super().__init__(f"{path} is held by another process{f' (pid {holder})' if holder else ''}")
-        self.path, self.holder = path, holder
+    def __init__(self, place: Path | str, holder: str) -> None:
+        super().__init__(f"{place} is held by another process{f' (pid {holder})' if holder else ''}")
+        self.place, self.holder = place, holder
 
 
 class Database:
-    """The store: writes through the one writer, reads beside it. Made by `open_database`."""
+    """The store: writes through the one writer, reads beside it. Made by `open_database` or `open_store`.
 
-    def __init__(
-        self, engine: Engine, readers: Engine, path: Path, *, on_lost: Callable[[BaseException], None]
-    ) -> None:
-        self.path: Path = path
+    `folder`: where this node has what is its own; `name`: what people know the store by; `shared`: other machines can
+    reach it, so that all of a message has to be in it.
+    """
+
+    shared = False
+
+    def __init__(self, writer: Writer, readers: Engine, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
         self._readers = readers
-        self.writer = Writer(engine, on_lost=on_lost)
+        self.writer = writer
+
+    @property
+    def path(self) -> Path:
+        """The file; of a store that is one."""
+        return self.folder / Path(self.name).name
+
+    @property
+    def available(self) -> bool:
+        """Can anything be written down right now? When not, nothing that must be may be begun."""
+        return True
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not available, for people."""
+        return ""
+
+    def on_available(self, tell: Callable[[bool], None]) -> None:
+        """Have `tell` called, from the loop, whenever `available` changes."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, UTC, as every node that works on this store sees them: by the store's clock."""
+        return time.time_ns() // 1_000_000
+
+    async def size(self) -> int:
+        """Octets of it on its device."""
+        return (await asyncio.to_thread(self.path.stat)).st_size
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run `function` in the writer, in a savepoint of its own; return what it returned once that is durable.
@@ -167,7 +201,8 @@ async def open_database(
         if fresh:
             sync_folder(path.parent)
         readers = _connect_readers(path)
-        database = Database(engine, readers, path, on_lost=on_lost or (lambda error: None))
+        writer = Writer(engine, on_lost=on_lost or (lambda error: None))
+        database = Database(writer, readers, path.parent, str(path))
         database.writer.start()
         try:
             yield database
@@ -179,6 +214,39 @@ async def open_database(
         if engine is not None:
             engine.dispose()
         held.close()
+
+
+@asynccontextmanager
+async def open_store(
+    settings: DatabaseSettings,
+    data_dir: Path,
+    *,
+    on_lost: Callable[[BaseException], None] | None = None,
+    alone: bool = True,
+) -> AsyncIterator[Database]:
+    """The store that `settings` name. `alone` False: a PostgreSQL store may be used by others meanwhile.
+
+    Raises as `open_database`, or StorageFailed, ServerUnfit, SchemaTooOld; DriverMissing.
+    """
+    if not settings.postgresql:
+        async with open_database(settings.file, on_lost=on_lost) as database:
+            yield database
+        return
+    require_driver()
+    from relay.database.postgresql.store import open_postgresql
+
+    async with open_postgresql(settings, data_dir, alone=alone, on_lost=on_lost or (lambda error: None)) as store:
+        yield store
+
+
+class DriverMissing(RelayError):
+    """PostgreSQL is wanted, and its driver is not installed."""
+
+
+def require_driver() -> None:
+    """Raises DriverMissing, which names the command that helps."""
+    if importlib.util.find_spec("psycopg") is None:
+        raise DriverMissing("RELAY_DATABASE__URL: PostgreSQL needs its driver; run: pip install 'authrelay[postgres]'")
 
 
 def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:

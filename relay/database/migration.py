@@ -22,6 +22,24 @@ class SchemaTooNew(RelayError):
         self.found = found
 
 
+class SchemaTooOld(RelayError):
+    """The store is to be migrated by a command, not by the way: others may be working on it."""
+
+    def __init__(self, found: str | None) -> None:
+        what = f"has schema {found}" if found else "has no schema yet"
+        super().__init__(f"the database {what}, this program needs {HEAD}; run: relay migrate")
+        self.found = found
+
+
+def prove(engine: Engine) -> None:
+    """Raises SchemaTooNew or SchemaTooOld unless the store has exactly this program's schema."""
+    found = current(engine)
+    if found is not None and found > HEAD:
+        raise SchemaTooNew(found)
+    if found != HEAD:
+        raise SchemaTooOld(found)
+
+
 def current(engine: Engine) -> str | None:
     """The revision of the store, None when it is empty."""
     with engine.connect() as connection:
@@ -42,8 +60,11 @@ def needed(path: Path) -> bool:
     return found is not None and str(found[0]) < HEAD
 
 
-def upgrade(engine: Engine) -> bool:
-    """Migrate to HEAD; True when there was anything to do. Alembic is loaded only then."""
+def upgrade(engine: Engine, *, lock: str | None = None) -> bool:
+    """Migrate to HEAD; True when there was anything to do. Alembic is loaded only then.
+
+    `lock`: what takes, for the transaction, a lock that keeps others from migrating.
+    """
     found = current(engine)
     if found == HEAD:
         return False
@@ -56,5 +77,10 @@ def upgrade(engine: Engine) -> bool:
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if lock is None:
+            command.upgrade(config, "head")
+            return True
+        with connection.begin():
+            connection.execute(text(lock))
+            command.upgrade(config, "head")  # nothing is left to do when somebody else was first
     return True

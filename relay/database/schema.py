@@ -152,6 +152,18 @@ contents = Table(
     Column("body", LargeBinary, nullable=False),  # wire form; gone when the last delivery settles
 )
 
+chunks = Table(  # of large contents, where there is no spool folder: PostgreSQL
+    "chunks",
+    metadata,
+    Column("spool", Text, nullable=False),  # as in messages
+    Column("number", Integer, nullable=False),  # from 0; all but the last are of spool_rows.CHUNK octets
+    Column("node", Id, nullable=False),  # that received it
+    Column("at", Milliseconds, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("spool", "number"),
+    sqlite_with_rowid=False,
+)
+
 deliveries = Table(
     "deliveries",
     metadata,
@@ -318,6 +330,15 @@ unknown_replies = Table(
     Column("last_seen", Milliseconds, nullable=False),
     PrimaryKeyConstraint("provider", "stage", "shape"),
     sqlite_with_rowid=False,
+)
+
+writers = Table(  # connections that write to PostgreSQL: what became of a COMMIT whose reply was lost
+    "writers",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("epoch", Id, nullable=False),  # grows with each connection: what an earlier one still sends is refused
+    Column("batch", Id, nullable=False),  # number of the last one that was committed
+    Column("at", Milliseconds, nullable=False),  # of its last connection
 )
 
 # -- who may use the console and the API ---------------------------------------------------------------------------

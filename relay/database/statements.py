@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 MOST_ROWS = 64  # in one statement
 _STEP = 4  # statements have a multiple of so many rows, the last ones empty: few of them to keep compiled
+Statement = tuple[str, Sequence[Any]]  # with its parameters, as psycopg takes both
+Plan = Callable[[Sequence[tuple[Any, ...]]], list[Statement]]
 _PARAMETER = re.compile(r":(\w+)")
 
 
@@ -22,12 +24,16 @@ class Batch:
     was that (docs/decisions/0004).  A single statement is its own transaction, so BEGIN and COMMIT go as well.
     """
 
-    def __init__(self, name: str, kinds: Sequence[tuple[Sequence[str], str]]) -> None:
+    def __init__(
+        self, name: str, kinds: Sequence[tuple[Sequence[str], str]], postgresql: Callable[[], Plan] | None = None
+    ) -> None:
         """Each kind: the names of its values, and SQL statements that refer to them as `:name`.
 
-        A row is the number of its kind, from 1, and its values in that order.
+        A row is the number of its kind, from 1, and its values in that order.  `postgresql` gives the form for that
+        engine, loaded when it is asked for.
         """
         self._name = name
+        self._postgresql = postgresql
         self._width = 1 + max(len(names) for names, _ in kinds)
         self._definition = _definition(name, kinds, self._width)
         self._row = f"({','.join('?' * self._width)})"
@@ -53,6 +59,11 @@ class Batch:
         driver = self._prepared(connection)
         for start in range(0, len(rows), MOST_ROWS):
             self._execute(driver, rows[start : start + MOST_ROWS])
+
+    def statements(self, rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
+        """What PostgreSQL has to be told for these rows: some statements of one transaction."""
+        assert self._postgresql is not None
+        return self._postgresql()(rows)
 
     def _execute(self, driver: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         width = self._width

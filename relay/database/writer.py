@@ -32,6 +32,7 @@ class Operation(Generic[T]):
 
     __slots__ = ()
     batch: ClassVar[Batch | None] = None  # of one kind in a program
+    patient: ClassVar[bool] = False  # waits for as long as it takes to learn what became of its commit
 
     def rows(self) -> list[tuple[Any, ...]]:
         """What it stores, as rows of `batch`, when that is set."""
@@ -86,22 +87,7 @@ class _Long(Generic[T]):
             return Failure(error)
 
 
-def _in_savepoint(connection: Connection, operation: Operation[T]) -> T | Failure:
-    savepoint = connection.begin_nested()
-    try:
-        if operation.batch is not None:
-            operation.batch.run(connection, operation.rows())
-        result = operation.result(connection)
-    except Exception as error:
-        if _damaged(error):  # the transaction itself is gone: the batch answers for it
-            raise
-        savepoint.rollback()
-        return Failure(operation.failure(error))
-    savepoint.commit()
-    return result
-
-
-class _Together(Operation[list[Any]]):
+class Together(Operation[list[Any]]):
     """Operations that are rows of one batch, as one."""
 
     __slots__ = ("batch", "operations")
@@ -117,20 +103,6 @@ class _Together(Operation[list[Any]]):
         return [operation.result(connection) for operation in self.operations]
 
 
-def _in_savepoints(connection: Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
-    """Those of a batch in one savepoint if they get along, every other one in its own."""
-    stored = [operation for operation in operations if operation.batch is not None]
-    if 1 < len(stored) < len(operations) and (batch := stored[0].batch) is not None:  # not: a batch that just failed
-        results = _in_savepoint(connection, _Together(batch, stored))
-        if not isinstance(results, Failure):
-            of_batch = iter(results)
-            return [
-                _in_savepoint(connection, operation) if operation.batch is None else next(of_batch)
-                for operation in operations
-            ]
-    return [_in_savepoint(connection, operation) for operation in operations]
-
-
 def _sqlite_code(error: BaseException) -> int:
     original = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(original, "sqlite_errorcode", None)
@@ -140,12 +112,6 @@ def _sqlite_code(error: BaseException) -> int:
 _FULL = sqlite3.SQLITE_FULL
 _LOST = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _REFUSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM}
-
-
-def _damaged(error: BaseException) -> bool:
-    """SQLite rolls the whole transaction back on these (sqlite.org/lang_transaction.html, 3)."""
-    code = _sqlite_code(error)
-    return code == _FULL or code in _LOST or code in _REFUSED
 
 
 class Writer:
@@ -158,6 +124,7 @@ class Writer:
 
     def __init__(self, engine: Engine, *, on_lost: Callable[[BaseException], None]) -> None:
         self._engine = engine
+        self._connection: Connection  # of the thread
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: collections.deque[tuple[Operation[Any], asyncio.Future[Any]]] = collections.deque()
@@ -244,31 +211,31 @@ class Writer:
 
     def _run(self) -> None:
         assert self._loop is not None
-        connection = self._engine.connect()
+        self._connection = self._engine.connect()
         try:
             last = False
             while not last:
                 last = not self._wakes.get()
-                self._commit_pending(connection)
+                self._commit_pending()
                 while self._long:
                     long, future = self._long.popleft()
-                    result = long.run(connection, lambda: self._go_on(connection))
+                    result = long.run(self._connection, self._go_on)
                     self._loop.call_soon_threadsafe(self._wake, [(long, future)], [result])
         except RuntimeError:  # the loop is closed: nobody waits any more
             if not self._loop.is_closed():
                 raise
         finally:
-            connection.close()
+            self._connection.close()
 
-    def _commit_pending(self, connection: Connection) -> None:
+    def _commit_pending(self) -> None:
         assert self._loop is not None
         while batch := self._take():
-            results = self._commit(connection, [operation for operation, _ in batch])
+            results = self._commit([operation for operation, _ in batch])
             self._loop.call_soon_threadsafe(self._wake, batch, results)
 
-    def _go_on(self, connection: Connection) -> None:
+    def _go_on(self) -> None:
         """What a long operation calls between its steps."""
-        self._commit_pending(connection)
+        self._commit_pending()
         if self._lost is not None or self._closing:
             raise StorageFailed("the store is closed")
 
@@ -285,8 +252,9 @@ class Writer:
             else:
                 future.set_result(result)
 
-    def _commit(self, connection: Connection, operations: list[Operation[Any]]) -> list[Any]:
+    def _commit(self, operations: list[Operation[Any]]) -> list[Any]:
         """Run and commit a batch; a result or a Failure for each operation."""
+        connection = self._connection
         if self._lost is not None:
             return [Failure(StorageFailed(str(self._lost))) for _ in operations]
         self.batches += 1
@@ -294,17 +262,53 @@ class Writer:
         try:
             batch = operations[0].batch
             if batch is not None and all(operation.batch is batch for operation in operations):
-                together = _Together(batch, operations)
+                together = Together(batch, operations)
                 batch.commit(connection, together.rows())
                 return together.result(connection)
         except Exception as error:
-            if _damaged(error):
+            if self._damaged(error):
                 return self._damage(error, operations)
         try:
             with connection.begin():
-                return _in_savepoints(connection, operations)
+                return self._in_savepoints(connection, operations)
         except Exception as error:
             return self._damage(error, operations)
+
+    def _in_savepoint(self, connection: Connection, operation: Operation[T]) -> T | Failure:
+        savepoint = connection.begin_nested()
+        try:
+            if operation.batch is not None:
+                self._store(connection, operation.batch, operation.rows())
+            result = operation.result(connection)
+        except Exception as error:
+            if self._damaged(error):  # the transaction itself is gone: the batch answers for it
+                raise
+            savepoint.rollback()
+            return Failure(operation.failure(error))
+        savepoint.commit()
+        return result
+
+    def _in_savepoints(self, connection: Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Those of a batch in one savepoint if they get along, every other one in its own."""
+        stored = [operation for operation in operations if operation.batch is not None]
+        if 1 < len(stored) < len(operations) and (batch := stored[0].batch) is not None:  # not: one that just failed
+            results = self._in_savepoint(connection, Together(batch, stored))
+            if not isinstance(results, Failure):
+                of_batch = iter(results)
+                return [
+                    self._in_savepoint(connection, operation) if operation.batch is None else next(of_batch)
+                    for operation in operations
+                ]
+        return [self._in_savepoint(connection, operation) for operation in operations]
+
+    def _store(self, connection: Connection, batch: Batch, rows: list[tuple[Any, ...]]) -> None:
+        """Store rows within the transaction that is open."""
+        batch.run(connection, rows)
+
+    def _damaged(self, error: BaseException) -> bool:
+        """SQLite rolls the whole transaction back on these (sqlite.org/lang_transaction.html, 3)."""
+        code = _sqlite_code(error)
+        return code == _FULL or code in _LOST or code in _REFUSED
 
     def _damage(self, error: Exception, operations: list[Operation[Any]]) -> list[Any]:
         """The batch as a whole failed: tell what that means for each operation in it."""

@@ -236,7 +236,7 @@ class Lane:
             self._pace.spend()
             self.active += 1
             content = message.content
-            body = content.inline if content.inline is not None else self._services.queue.spool_path(content)
+            body = content.inline if content.inline is not None else self._services.queue.source(content)
             attempt = Attempt(
                 message.id,
                 message.reverse_path,

@@ -7,6 +7,7 @@ ends with CRLF, without the final ".".  Nothing between the doors stuffs or unst
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 _OPEN = (b"\r\n.", b"\r\n", b"\r")  # what follows decides whether a dot is stuffing
 
@@ -24,6 +25,13 @@ class Content:
     size: int
     inline: bytes | None = None
     spool: str | None = None
+
+
+class Stored(Protocol):
+    """Content that is neither in memory nor in a file."""
+
+    def read(self, at: int, length: int) -> bytes:
+        """Exactly `length` octets in wire form, from `at` on. Blocking. Raises StorageFailed."""
 
 
 FINAL_DOT = b".\r\n"

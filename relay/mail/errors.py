@@ -13,3 +13,7 @@ class StorageFull(RelayError):
 
 class StorageFailed(RelayError):
     """The store could not make it durable for another reason than room; answered 451 4.3.0."""
+
+
+class CommitUnknown(StorageFailed):
+    """The connection to the store broke during the commit, and what became of it cannot be told yet."""

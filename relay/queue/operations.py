@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Connection
 
-from relay.database.statements import Batch
+from relay.database.statements import Batch, Plan
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
+from relay.queue.kinds import ACCEPT, FENCED, FORGET, NOTE, OWE, RECORD, SETTLE, TELL
 from relay.queue.model import Arrival
 
 _FENCED = "fenced"  # what the trigger below raises
@@ -21,7 +22,12 @@ class Fenced(RelayError):
     """The delivery was changed by somebody else since it was claimed; nothing was written."""
 
 
-_ACCEPT, _OWE, _SETTLE, _RECORD, _FORGET, _NOTE, _TELL = range(1, 8)
+def _postgresql() -> Plan:
+    from relay.queue.postgresql import plan
+
+    return plan
+
+
 _QUEUE = Batch(
     "queue_batch",
     (
@@ -129,6 +135,7 @@ _QUEUE = Batch(
             """,
         ),
     ),
+    postgresql=_postgresql,
 )
 
 
@@ -146,11 +153,11 @@ class Accept(Operation[None]):
     def rows(self) -> list[tuple[Any, ...]]:
         """See `Operation.rows`."""
         message, owner, recipients = self.message, self.owner, self.recipients
-        rows: list[tuple[Any, ...]] = [(_ACCEPT, *message, self.body, recipients[0], owner)]
+        rows: list[tuple[Any, ...]] = [(ACCEPT, *message, self.body, recipients[0], owner)]
         if len(recipients) > 1:
             message_id, account_id, now = message[0], message[1], message[-1]
             rows += [
-                (_OWE, message_id, number, recipient, account_id, now, owner)
+                (OWE, message_id, number, recipient, account_id, now, owner)
                 for number, recipient in enumerate(recipients)
                 if number
             ]
@@ -169,9 +176,9 @@ def notes(message_id: int, arrival: Arrival) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     if arrival.original_path or ret or envid or arrival.answer:
         path, answer = arrival.original_path or None, arrival.answer or None
-        rows.append((_NOTE, message_id, None, path, ret or None, envid or None, answer))
+        rows.append((NOTE, message_id, None, path, ret or None, envid or None, answer))
     rows += [
-        (_NOTE, message_id, number, None, None, None, None, notify or None, orcpt or None)
+        (NOTE, message_id, number, None, None, None, None, notify or None, orcpt or None)
         for number, (notify, orcpt) in enumerate(requests)
         if notify or orcpt
     ]
@@ -187,6 +194,7 @@ class Settle(Operation[bool]):
     """
 
     batch: ClassVar[Batch | None] = _QUEUE
+    patient: ClassVar[bool] = True
     message_id: int
     states: list[tuple[Any, ...]]  # from number to possible_duplicate, one for each delivery
     attempts: list[tuple[Any, ...]]  # from number to elapsed_ms
@@ -197,12 +205,12 @@ class Settle(Operation[bool]):
     def rows(self) -> list[tuple[Any, ...]]:
         """See `Operation.rows`."""
         message_id = self.message_id
-        rows: list[tuple[Any, ...]] = [(_SETTLE, message_id, *state) for state in self.states]
-        rows += [(_RECORD, message_id, *attempt) for attempt in self.attempts]
+        rows: list[tuple[Any, ...]] = [(SETTLE, message_id, *state) for state in self.states]
+        rows += [(RECORD, message_id, *attempt) for attempt in self.attempts]
         if self.owed:  # before the content may go
-            rows += [(_TELL, message_id, *owed) for owed in self.owed]
+            rows += [(TELL, message_id, *owed) for owed in self.owed]
         if self.settles and not self.spooled:
-            rows.append((_FORGET, message_id))
+            rows.append((FORGET, message_id))
         return rows
 
     def result(self, connection: Connection) -> bool:
@@ -215,7 +223,9 @@ class Settle(Operation[bool]):
 
 
 def _is_fence(error: Exception) -> bool:
-    return isinstance(error, sqlite3.IntegrityError) and str(error) == _FENCED
+    if isinstance(error, sqlite3.IntegrityError):
+        return str(error) == _FENCED
+    return getattr(error, "sqlstate", None) == FENCED
 
 
 def _is_settled(connection: Connection, message_id: int) -> bool:

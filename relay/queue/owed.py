@@ -161,7 +161,7 @@ def load(connection: Connection, message_id: int) -> Indebted | None:
     found = connection.execute(_DEBTS.where(owed.c.message_id == message_id, _to_tell)).all()
     if row is None or not found:
         return None
-    unsettled = func.sum(deliveries.c.settled_at.is_(None))
+    unsettled = func.count().filter(deliveries.c.settled_at.is_(None))
     counted = select(func.count(), unsettled).where(deliveries.c.message_id == message_id)
     recipients, waits = connection.execute(counted).one()
     paid = select(owed.c.number).where(

@@ -6,12 +6,12 @@ import asyncio
 
 from relay.mail.content import Content
 from relay.mail.reencode import Reencoder
-from relay.queue.spool import FileSpool
+from relay.queue.spool import Spool
 
 _CHUNK = 256 * 1024
 
 
-async def rewrite(spool: FileSpool, content: Content, transform: Reencoder) -> Content:
+async def rewrite(spool: Spool, content: Content, transform: Reencoder) -> Content:
     """What `transform` makes of `content`; `content` itself when that is untouchable.
 
     Takes over `content`: its spool file is removed, and nothing is left behind on failure either.  Reads and works
@@ -36,7 +36,7 @@ async def rewrite(spool: FileSpool, content: Content, transform: Reencoder) -> C
             await asyncio.to_thread(spool.remove, [content.spool])
 
 
-def _transformed(spool: FileSpool, content: Content, at: int, transform: Reencoder) -> bytes:
+def _transformed(spool: Spool, content: Content, at: int, transform: Reencoder) -> bytes:
     if content.spool is not None:
         return transform.feed(spool.read(content.spool, at, min(_CHUNK, content.size - at)))
     assert content.inline is not None

@@ -17,7 +17,7 @@ from relay.database.snapshot import copy_store, finish_copy
 from relay.mail.errors import StorageFailed
 from relay.queue.aging import owed_files
 from relay.queue.ledger import DotLedger
-from relay.queue.spool import FileSpool
+from relay.queue.spool import FileSpool, Spool
 
 DATABASE = "relay.db"
 SPOOL = "spool"
@@ -33,8 +33,24 @@ class Snapshot:
     missing: frozenset[str]
 
 
-async def take_snapshot(database: Database, spool: FileSpool, ledger: DotLedger, folder: Path) -> Snapshot:
+async def take_snapshot(database: Database, spool: Spool, ledger: DotLedger, folder: Path) -> Snapshot:
     """Fill the empty `folder`, on the device of the spool, with `relay.db` and `spool/`.
+
+    A PostgreSQL store becomes one of SQLite's by that: a backup fits either engine.
+    """
+    if isinstance(spool, FileSpool):
+        return await _of_files(database, spool, ledger, folder)
+    from relay.queue.spool_rows import rows_of
+    from relay.queue.transfer import into_folder
+
+    before = ledger.out()
+    copied = await asyncio.to_thread(rows_of(database).of_one_instant, lambda c: into_folder(c, folder))
+    # A dot that went out after the instant is taken for one that was out then: it is only sent again with a mark.
+    return Snapshot(frozenset(before | ledger.out()), copied.contents, copied.missing)
+
+
+async def _of_files(database: Database, spool: FileSpool, ledger: DotLedger, folder: Path) -> Snapshot:
+    """As `take_snapshot`, of SQLite's store and spool folder.
 
     The instant is in the writer's thread: what a message of which something is owed then needs is still there, for
     a spool file goes only after the commit that settles its message.  Raises StorageFull, StorageFailed.

@@ -1,4 +1,4 @@
-"""Contents on their way in: up to the inline limit in memory, larger ones in a spool file made durable first."""
+"""Contents on their way in: up to the inline limit in memory, larger ones in a file that is made durable first."""
 
 from __future__ import annotations
 
@@ -8,13 +8,70 @@ import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
-from relay.mail.content import Content
+from relay.database.engine import Database
+from relay.mail.content import Content, Stored
 from relay.mail.errors import StorageFailed, StorageFull
 
-_HIGH_WATER = 192 * 1024  # octets held before they must go to the file; with what arrives meanwhile under 256 KiB
+HIGH_WATER = 192 * 1024  # octets held before they must go to the file; with what arrives meanwhile under 256 KiB
 _NAME = re.compile(r"[0-9a-f]{32}")
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+
+
+class Spool(Protocol):
+    """Keeps large contents, by a name of its own making. The row of a message is the commit point of its content."""
+
+    inline_bytes: int
+    node: int  # who receives
+
+    def open(self) -> None:
+        """Make ready. Blocking. Raises StorageFailed."""
+
+    def draft(self) -> ContentDraft:
+        """A new content being received."""
+
+    def source(self, name: str) -> Path | Stored:
+        """Where whoever sends a content reads it."""
+
+    def read(self, name: str, at: int, length: int) -> bytes:
+        """Exactly `length` octets of a content, from `at` on. Blocking. Raises StorageFailed."""
+
+    def holds(self, name: str) -> bool:
+        """Is it (still) there? Blocking. Raises StorageFailed."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete contents, missing ones included. Blocking. Raises StorageFailed."""
+
+    def sweep(self, known: set[str]) -> int:
+        """Delete what no message names and nobody receives; how many there were. Blocking. Raises StorageFailed."""
+
+
+def open_spool(database: Database, *, inline_bytes: int) -> Spool:
+    """The spool that goes with a store: rows of PostgreSQL, a folder beside SQLite's file."""
+    if database.shared:
+        from relay.queue.spool_rows import RowSpool, rows_of
+
+        return RowSpool(rows_of(database), inline_bytes=inline_bytes)
+    return FileSpool(database.folder / "spool", inline_bytes=inline_bytes)
+
+
+class ContentDraft(Protocol):
+    """Collects one content in wire form. Give it up with `discard` unless the queue accepted it."""
+
+    size: int
+
+    def add(self, chunk: bytes) -> bool:
+        """Append octets; True: call `drain` before adding more."""
+
+    async def drain(self) -> None:
+        """Write what is held to the spool; the loop goes on meanwhile. Raises StorageFull, StorageFailed."""
+
+    async def finish(self) -> Content:
+        """The complete content; a spooled one is durable with its message at the latest. Raises as `drain`."""
+
+    def discard(self) -> None:
+        """Forget the content. Idempotent, and of no effect on what `finish` returned."""
 
 
 class FileSpool:
@@ -23,6 +80,7 @@ class FileSpool:
     def __init__(self, folder: Path, *, inline_bytes: int) -> None:
         self.folder = folder
         self.inline_bytes = inline_bytes
+        self.node = 0
 
     def open(self) -> None:
         """Make the folder; durable before the first file. Raises StorageFailed when something else has its name."""
@@ -32,9 +90,17 @@ class FileSpool:
             self.folder.mkdir(mode=0o700, parents=True)
             _sync_folder(self.folder.parent)
 
-    def draft(self) -> ContentDraft:
+    def draft(self) -> FileDraft:
         """A new content being received."""
-        return ContentDraft(self)
+        return FileDraft(self)
+
+    def source(self, name: str) -> Path:
+        """See `Spool.source`."""
+        return self.path(name)
+
+    def holds(self, name: str) -> bool:
+        """See `Spool.holds`."""
+        return self.path(name).exists()
 
     def path(self, name: str) -> Path:
         """The file of a spooled content."""
@@ -71,11 +137,8 @@ class FileSpool:
         return len(swept)
 
 
-class ContentDraft:
-    """Collects one content in wire form. Give it up with `discard` unless the queue accepted it.
-
-    Raises StorageFull or StorageFailed from `drain` and `finish`.
-    """
+class FileDraft:
+    """A ContentDraft that becomes a file."""
 
     __slots__ = ("_chunks", "_file", "_held", "_name", "_spool", "size")
 
@@ -93,7 +156,7 @@ class ContentDraft:
         length = len(chunk)
         self._held += length
         self.size += length
-        return self._held >= _HIGH_WATER
+        return self._held >= HIGH_WATER
 
     async def drain(self) -> None:
         """Write what is held to the spool file; the loop goes on meanwhile."""

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from relay.database.engine import Database
-from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, nodes
-from relay.mail.content import Content
+from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages, nodes
+from relay.mail.content import Content, Stored
 from relay.mail.dsn import NO_MESSAGE_REQUEST
-from relay.mail.errors import StorageFull
+from relay.mail.errors import CommitUnknown, StorageFull
 from relay.mail.ids import IdSource
 from relay.mail.reencode import Reencoder
 from relay.queue import aging, operator, owed
@@ -25,7 +25,7 @@ from relay.queue.operations import Accept, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
 from relay.queue.snapshot import Snapshot, take_snapshot
-from relay.queue.spool import ContentDraft, FileSpool
+from relay.queue.spool import ContentDraft, Spool
 from relay.queue.verdicts import Verdicts
 
 NODE_LEASE_S = 60.0  # renewed at a third of it
@@ -49,7 +49,7 @@ class Queue:
         self,
         database: Database,
         *,
-        spool: FileSpool,
+        spool: Spool,
         room: Room,
         ledger: DotLedger,
         memory_bytes: int,
@@ -62,6 +62,8 @@ class Queue:
         self._clock = clock
         self._ids = IdSource()
         self._claiming = asyncio.Lock()
+        self._unknown: dict[int, int] = {}  # messages of which nobody knows whether they are ours; their accounts
+        self._visiting = False
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
         self.verdicts = Verdicts(database)
@@ -89,9 +91,16 @@ class Queue:
         self._ids = IdSource(after=largest)
         self.node = node
         self._lease_until = time.monotonic() + NODE_LEASE_S
+        self._spool.node = node
         known = await self._database.read(aging.owed_files)
         await asyncio.to_thread(self._spool.sweep, known)
         return in_doubt
+
+    async def visit(self) -> None:
+        """Instead of `open`, for a command beside whoever works on a shared store: nothing is taken in hand."""
+        largest = await self._database.read(lambda c: c.scalar(select(func.max(messages.c.id))) or 0)
+        self._ids = IdSource(after=largest)
+        self._visiting = True
 
     def configure(self, *, memory_bytes: int, inline_bytes: int) -> None:
         """Other bounds for what comes from now on; what is in hand counts on."""
@@ -103,19 +112,42 @@ class Queue:
         """Renew the lease of everything in hand; False: another node declared this one dead."""
         started = time.monotonic()
         until = self._clock() + int(NODE_LEASE_S * 1000)
-        renewed = await self._database.write(
-            lambda c: c.execute(update(nodes).where(nodes.c.id == self.node).values(lease_until=until)).rowcount
-        )
+        unknown, self._unknown = self._unknown, {}
+
+        def renew(connection: Connection) -> int:
+            changed = connection.execute(
+                update(nodes).where(nodes.c.id == self.node).values(lease_until=until)
+            ).rowcount
+            if unknown:  # if they are in the store, they are in nobody's hand
+                mine = and_(deliveries.c.owner == self.node, deliveries.c.settled_at.is_(None))
+                connection.execute(
+                    update(deliveries).where(deliveries.c.message_id.in_(unknown), mine).values(owner=None)
+                )
+            return changed
+
+        try:
+            renewed = await self._database.write(renew)
+        except BaseException:
+            self._unknown |= unknown
+            raise
         if renewed:
             self._lease_until = started + NODE_LEASE_S
+        for account_id in set(unknown.values()):
+            self.on_backlog(account_id)
         return bool(renewed)
 
     def leased(self) -> bool:
-        """May a final dot go out? Not when the lease ran out: somebody else may be sending the same message."""
-        return time.monotonic() < self._lease_until
+        """May a final dot go out? Not when the lease ran out: somebody else may be sending the same message.
+
+        Nor when its outcome could not be written down.
+        """
+        return time.monotonic() < self._lease_until and self._database.available
 
     async def close(self) -> None:
         """Give back what is in hand; the ledger is clean because nothing is in its dot any more."""
+        if self._visiting:  # the ledger is the daemon's
+            self._ledger.close()
+            return
         await self._database.write(
             lambda c: (
                 c.execute(
@@ -131,7 +163,7 @@ class Queue:
     @property
     def folder(self) -> Path:
         """Where the store is, with spool and ledger."""
-        return self._database.path.parent
+        return self._database.folder
 
     async def snapshot(self, folder: Path) -> Snapshot:
         """Copy all that is owed into `folder`, as of one instant; see `take_snapshot`."""
@@ -195,7 +227,9 @@ class Queue:
                 self._memory_left += cost
             if isinstance(error, StorageFull):
                 self.room.spent()
-            if isinstance(error, Exception) and content.spool is not None:  # cancelled: it is being committed
+            if isinstance(error, CommitUnknown):  # it may be ours
+                self._unknown[message_id] = arrival.account_id
+            elif isinstance(error, Exception) and content.spool is not None:  # cancelled: it is being committed
                 await asyncio.to_thread(self._spool.remove, [content.spool])
             raise
         if in_hand:
@@ -254,10 +288,12 @@ class Queue:
                 self._memory_left -= message.held_bytes
         return claimed, next_due
 
-    def spool_path(self, content: Content) -> Path:
-        """The file of a spooled content."""
+    def source(self, content: Content) -> bytes | Path | Stored:
+        """Where whoever sends a content reads it: its octets, its file, or who reads them."""
+        if content.inline is not None:
+            return content.inline
         assert content.spool is not None
-        return self._spool.path(content.spool)
+        return self._spool.source(content.spool)
 
     def read_spooled(self, name: str, at: int, length: int) -> bytes:
         """Octets of a spooled content. Blocking. Raises StorageFailed."""
@@ -339,7 +375,7 @@ class Queue:
                 tells.append((delivery.number, settlement.owes.value, now + wait_ms))
         if copies:
             tells.append((0, Owed.COPY.value, now))
-        spooled = message.content.spool is not None
+        spooled = message.content.spool is not None and not self._database.shared  # rows go with the state
         return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled, tells))
 
     async def drop_content(self, message: Message) -> None:
@@ -354,7 +390,7 @@ class Queue:
     async def excerpt(self, content: Content, length: int) -> bytes:
         """The first octets of a spooled content; none when its file is gone. Raises StorageFailed."""
         assert content.spool is not None
-        if not self._spool.path(content.spool).exists():
+        if not await asyncio.to_thread(self._spool.holds, content.spool):
             return b""
         return await asyncio.to_thread(self._spool.read, content.spool, 0, min(length, content.size))
 

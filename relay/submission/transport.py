@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from relay.accounts.model import Upstream
+from relay.mail.content import Stored
 from relay.mail.dsn import NO_MESSAGE_REQUEST, MessageRequest, RecipientRequest
 from relay.mail.outcome import Outcome
 
@@ -17,7 +18,7 @@ from relay.mail.outcome import Outcome
 class Submission:
     """One transaction: an envelope and where its content is.
 
-    `content` is in wire form (see mail.content), without the final dot: octets, or the file that holds them.
+    `content` is in wire form (see mail.content), without the final dot: octets, their file, or who reads them.
     `size` is its length in octets.  Recipients are distinct and never empty.  `request` and `requests` (one for each
     recipient, in their order; empty: none has any) go to an upstream that offers DSN.
     """
@@ -25,7 +26,7 @@ class Submission:
     message_id: int
     reverse_path: str
     recipients: tuple[str, ...]
-    content: bytes | Path
+    content: bytes | Path | Stored
     size: int
     eight_bit: bool
     smtputf8: bool

@@ -71,6 +71,7 @@ EVENTS: dict[str, Event] = {
     "storage.full": _event("error", "no room; mail is answered with 452", "free_bytes", "floor_bytes"),
     "storage.failed": _event("error", "the store could not make something durable"),
     "storage.lost": _event("error", "a sync failed: nothing is certain any more, the process ends"),
+    "storage.regained": _event("info", "the connection to PostgreSQL is there again"),
     "storage.recovered": _event("info", "there is room again", "free_bytes"),
     "database.migrated": _event("info", "the schema was brought to this program's", "revision"),
     # deliveries

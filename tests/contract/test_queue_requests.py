@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from relay.database.schema import deliveries, messages
@@ -13,6 +14,8 @@ from relay.database.statements import MOST_ROWS
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, MessageRequest, RecipientRequest
 from relay.queue.model import Arrival, Message, Settlement, State
 from tests.store import TAKEN, arrival, open_store
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 ASKED = (
     RecipientRequest("SUCCESS,DELAY", "rfc822;a+2Bb@x.org"),

@@ -266,7 +266,7 @@ class _Round:
             if strict.address != delivery.recipient:
                 raise Finding("a recipient that reads in two ways")
         content = message.content
-        wire = content.inline if content.inline is not None else self._door.store.queue.spool_path(content).read_bytes()
+        wire = content.inline if content.inline is not None else self._door.store.queue.source(content).read_bytes()
         if _UNSOUND.search(wire) or not wire.endswith(b"\r\n"):
             raise Finding(f"not in wire form: {_UNSOUND.search(wire)}")
         trace = _TRACE.match(wire)

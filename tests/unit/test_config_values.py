@@ -40,7 +40,8 @@ BAD_PLACES = (
     ("https://graph.example#x", "more than the address of a service"),
     ("https://gra ph.example", "not a host name"),
 )
-SQLITE = "give sqlite:///<path>, or leave it out"
+STORE = "give postgresql://user@host/database, or sqlite:///<path>"
+PASSWORD_GIVEN = "holds a password, which logs and process lists would show; put it into RELAY_DATABASE__PASSWORD_FILE"
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,19 @@ SQLITE = "give sqlite:///<path>, or leave it out"
             "hunter2,json://a/b",
             "URL number 1 is not of the form scheme://…; see the Apprise documentation",
         ),
-        (URL, "postgresql://u:hunter2@h/db", f"PostgreSQL is not in this release; {SQLITE}"),
-        (URL, "mysql://u:hunter2@h/db", f"not the address of a database file; {SQLITE}"),
-        (URL, "sqlite://", f"not the address of a database file; {SQLITE}"),
+        (URL, "postgresql://u:hunter2@h/db", PASSWORD_GIVEN),
+        (URL, "postgresql://u@h/db?password=hunter2", PASSWORD_GIVEN),
+        (URL, "postgresql:///db", f"names no host; {STORE}"),
+        (URL, "postgresql://h", f"names no database; {STORE}"),
+        (
+            URL,
+            "postgresql://h/db?options=-c",
+            "parameter 'options' does not belong into the address of a store; leave it out",
+        ),
+        (URL, "mysql://u:hunter2@h/db", f"not the address of a store; {STORE}, or leave it out"),
+        (URL, "sqlite://", f"not the address of a store; {STORE}, or leave it out"),
         *[(GRAPH_URL, value, f"{why}; {HTTPS}") for value, why in BAD_PLACES],
-        (URL, "sqlite:///:memory:", f"not the address of a database file; {SQLITE}"),
+        (URL, "sqlite:///:memory:", f"not the address of a store; {STORE}, or leave it out"),
     ],
 )
 def test_a_bad_value_gets_one_line(settings: Loader, name: str, value: str, line: str) -> None:

@@ -331,10 +331,10 @@ async def test_large_contents_go_in_pieces_and_leave_the_spool(site: Site) -> No
     content = await draft.finish()
     assert content.spool is not None
     await site.settle(replace(arrival("ann@example.org", sender=APP), content=content), State.RELAYED, copy=True)
-    assert site.control.queue.spool_path(content).exists()
+    assert site.control.queue.source(content).exists()
     await site.copies.round()
     assert site.filed[0].octets == wire.replace(b"\r\n..", b"\r\n.")
-    assert not site.control.queue.spool_path(content).exists()
+    assert not site.control.queue.source(content).exists()
 
 
 @pytest.mark.parametrize("arrived", [True, False])

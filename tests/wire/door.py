@@ -95,7 +95,7 @@ class OpenDoor:
     def content(self, number: int = -1) -> bytes:
         """What the author of an accepted message sent, behind our trace field."""
         stored = self.messages[number].content
-        wire = stored.inline if stored.inline is not None else self.store.queue.spool_path(stored).read_bytes()
+        wire = stored.inline if stored.inline is not None else self.store.queue.source(stored).read_bytes()
         trace, _, rest = wire.partition(b" +0000\r\n")
         assert trace.startswith(b"Received: from ")
         return unstuff(rest)

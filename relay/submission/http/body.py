@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Protocol
 
 from relay.mail.content import Unstuffer, unstuff
 from relay.mail.header import MAX_HEADER
-from relay.submission.smtp.content import CHUNK, ContentMissing, SpoolFile
+from relay.submission.smtp.content import CHUNK, ContentMissing, open_stored
 from relay.submission.transport import Submission
 
 _MOST_HEADER = 2 * MAX_HEADER  # what the front door took, and what it added
 
 
 class _Stored(Protocol):
-    """Content in wire form; SpoolFile is one."""
+    """Content in wire form; Streamed is one."""
 
     size: int
 
@@ -75,10 +74,10 @@ async def open_body(submission: Submission, rewrite: Callable[[bytes], bytes], *
     Raises ContentMissing, and what `rewrite` raises.
     """
     stored: _Stored
-    if isinstance(submission.content, Path):
-        stored = SpoolFile(submission.content, submission.size)
-    else:
+    if isinstance(submission.content, bytes):
         stored = _Octets(submission.content)
+    else:
+        stored = open_stored(submission.content, submission.size)
     try:
         section, start = await _header_of(stored)
         header = rewrite(section)
@@ -117,7 +116,7 @@ def _measured(stored: _Stored, at: int) -> int:
 
 
 class _Octets:
-    """Content in memory, as SpoolFile has it in a file."""
+    """Content in memory, as a Streamed one has it elsewhere."""
 
     def __init__(self, octets: bytes) -> None:
         self._octets = octets

@@ -6,7 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from relay.mail.errors import RelayError
+from relay.mail.content import Stored
+from relay.mail.errors import RelayError, StorageFailed
 from relay.submission.smtp.wire import Wire
 
 CHUNK = 262144  # octets
@@ -17,7 +18,56 @@ class ContentMissing(RelayError):
     """The file cannot be read, or is not what was stored."""
 
 
-class SpoolFile:
+class Streamed:
+    """A content of `size` octets that is read piece by piece."""
+
+    size: int
+
+    def read(self, at: int) -> bytes:
+        """The next octets from `at`, which is below `size`; never empty. Blocking. Raises ContentMissing."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Idempotent."""
+
+    async def chunk(self, at: int) -> bytes | memoryview:
+        """As `read`, without blocking the loop."""
+        return await asyncio.to_thread(self.read, at)
+
+    async def send(self, wire: Wire, *, block_s: float) -> None:
+        """Write all of it, at the pace the peer takes it. Raises WireFault, ContentMissing."""
+        at, ending = 0, b""
+        while at < self.size:
+            chunk = await self.chunk(at)
+            wire.check()  # octets from the other side before the dot are a fault
+            wire.put(chunk)
+            at += len(chunk)
+            ending = (ending + chunk[-2:])[-2:]
+            await wire.drained(block_s)
+        check_ending(ending)
+
+
+def open_stored(content: Path | Stored, size: int) -> Streamed:
+    """A content that is not in memory, ready to be sent; close it. Raises ContentMissing."""
+    return SpoolFile(content, size) if isinstance(content, Path) else SpoolRows(content, size)
+
+
+class SpoolRows(Streamed):
+    """Content that somebody reads for us."""
+
+    def __init__(self, stored: Stored, size: int) -> None:
+        self.size = size
+        self._stored = stored
+
+    def read(self, at: int) -> bytes:
+        """See `Streamed.read`."""
+        try:
+            return self._stored.read(at, min(CHUNK, self.size - at))
+        except StorageFailed as error:
+            raise ContentMissing(f"the content cannot be read: {error}") from error
+
+
+class SpoolFile(Streamed):
     """An open content file of `size` octets. Raises ContentMissing when it is not there or has another length."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -37,18 +87,6 @@ class SpoolFile:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    async def send(self, wire: Wire, *, block_s: float) -> None:
-        """Write all of it, at the pace the peer takes it. Raises WireFault, ContentMissing."""
-        at, ending = 0, b""
-        while at < self.size:
-            chunk = await self.chunk(at)
-            wire.check()  # octets from the other side before the dot are a fault
-            wire.put(chunk)
-            at += len(chunk)
-            ending = (ending + chunk[-2:])[-2:]
-            await wire.drained(block_s)
-        check_ending(ending)
 
     async def chunk(self, at: int) -> bytes | memoryview:
         """The next octets from `at`, which is below `size`; never empty. Raises ContentMissing."""

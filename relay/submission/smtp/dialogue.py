@@ -11,13 +11,12 @@ import asyncio
 import enum
 from collections.abc import Awaitable
 from dataclasses import replace
-from pathlib import Path
 
 from relay.mail.content import FINAL_DOT
 from relay.mail.errors import RelayError
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
 from relay.mail.reply import Reply
-from relay.submission.smtp.content import CHUNK, ContentMissing, SpoolFile, check_ending, send_octets
+from relay.submission.smtp.content import CHUNK, ContentMissing, check_ending, open_stored, send_octets
 from relay.submission.smtp.deadlines import Deadlines
 from relay.submission.smtp.envelope import commands, objection
 from relay.submission.smtp.opening import Connection
@@ -114,9 +113,9 @@ class Dialogue:
             self._source.report(submission, [fault] * len(submission.recipients))
             raise
         outcome: Outcome | None = Refused(refusal, Stage.MAIL) if refusal is not None else None
-        if outcome is None and isinstance(submission.content, Path):
+        if outcome is None and not isinstance(submission.content, bytes):
             try:
-                file = SpoolFile(submission.content, submission.size)
+                file = open_stored(submission.content, submission.size)
             except ContentMissing as error:
                 outcome = Unreachable(Stage.MAIL, "content-missing", str(error.args[0]))
         if outcome is not None:

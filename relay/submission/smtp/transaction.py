@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.mail.outcome import Outcome, Stage
-from relay.submission.smtp.content import SpoolFile
+from relay.submission.smtp.content import Streamed
 from relay.submission.smtp.replies import Step
 from relay.submission.transport import Submission
 
@@ -24,7 +24,7 @@ class Transaction:
         "touched",
     )
 
-    def __init__(self, submission: Submission, lines: list[tuple[bytes, Step]], file: SpoolFile | None) -> None:
+    def __init__(self, submission: Submission, lines: list[tuple[bytes, Step]], file: Streamed | None) -> None:
         self.submission = submission
         self.lines = lines
         self.file = file

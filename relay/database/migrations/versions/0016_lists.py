@@ -19,4 +19,5 @@ def upgrade() -> None:
         "deliveries",
         ["account_id", "due_at", "settled_at", "state"],
         sqlite_where=sa.text("settled_at IS NULL"),
+        postgresql_where=sa.text("settled_at IS NULL"),
     )
