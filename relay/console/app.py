@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 import relay
-from relay.config.console import ConsoleSettings, own_names
+from relay.config.console import ConsoleSettings
+from relay.config.own_address import own_names
 from relay.console import probes
 from relay.console.api import routes as api
 from relay.console.guard import Guard

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from relay.config.console import ConsoleSettings, origin_of
+from relay.config.console import ConsoleSettings
+from relay.config.own_address import origin_of
 from relay.control.client import ControlClient
 from relay.control.refusal import ControlError
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from relay.accounts import store
 from relay.accounts.model import Account
 from relay.accounts.transitions import Change, resume, stopped_by_relay
-from relay.config.console import is_own_address
+from relay.config.own_address import is_own_address
 from relay.control.connecting import refusal_of
 from relay.control.context import Control, ControlError, now_ms
 from relay.control.managed import by_hand

@@ -6,17 +6,19 @@ import asyncio
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from relay.config.database import DatabaseSettings
-from relay.config.settings import RelaySettings
 from relay.control.refusal import ControlError
 from relay.database.copying import CopyDiffers, NotEmpty
 from relay.database.engine import Database, StoreLocked, connect_sqlite, lock, open_store, require_driver, sync_folder
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.transfer import Copied, into_folder, into_postgresql
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
+    from relay.config.settings import RelaySettings
 
 
 async def move_store(settings: RelaySettings, to: DatabaseSettings) -> dict[str, Any]:

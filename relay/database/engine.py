@@ -11,17 +11,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from relay.config.database import DatabaseSettings
 from relay.database import migration
 from relay.database.writer import Call, Operation, Writer
 from relay.mail.errors import RelayError, StorageFailed, StorageFull
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 T = TypeVar("T")
 

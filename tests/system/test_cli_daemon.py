@@ -139,7 +139,7 @@ def test_a_message_can_be_held_traced_and_removed_in_the_running_daemon(site: Si
     assert "ann@example.com is suspended" in released.stderr
     done = site.relay("account", "remove", "ann@example.com")
     assert done.returncode == 1
-    assert "2 deliveries wait" in done.stderr
+    assert "there wait 2 deliveries" in done.stderr
     assert site.json("queue", "remove", first["id"])["changed"] == 2
     [story] = site.json("trace", "<one@example.com>")
     events = [event["event"] for event in story["events"]]

@@ -307,7 +307,7 @@ async def test_who_still_uses_a_password_and_how_to_end_that(site: Site) -> None
     report = await site.cli("account", "list", "--auth")
     assert "2026-12-31" in report
     assert f"relay account set {OTHER} --auth oauth-device" in report
-    assert "1 of 2 log in with a password" in report
+    assert "Logging in with a password: 1 of 2." in report
     moved = await site.cli("account", "set", OTHER, "--auth", "oauth-device", "--client-id", "public")
     assert f"Next: relay account connect {OTHER}" in moved
     [first, second] = json.loads(await site.cli("account", "list", "--auth", "--json"))

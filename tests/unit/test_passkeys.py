@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from relay.config.console import ConsoleSettings, origin_of
+from relay.config.console import ConsoleSettings
+from relay.config.own_address import origin_of
 from relay.config.settings import RelaySettings
 from relay.control import registry
 from relay.control.access import admission, ceremonies

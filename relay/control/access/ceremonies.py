@@ -7,10 +7,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from relay.config.console import ConsoleSettings, is_own_address, origin_of
+from relay.config.own_address import is_own_address, origin_of
 from relay.control.refusal import ControlError
+
+if TYPE_CHECKING:
+    from relay.config.console import ConsoleSettings
 
 LIFETIME_S = 300.0
 _MOST = 1000  # of each purpose: whoever asks for logins pushes no other ceremony out

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from sqlalchemy import Connection
 
 from relay.accounts.normalise import normalise
-from relay.config.console import is_own_address
+from relay.config.own_address import is_own_address
 from relay.control.access import rows
 from relay.control.access.factors import person_of
 from relay.control.access.login import check_wait, open_session
