@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.fields import ExistingFile, Section, Wrong
+from relay.config.fields import ExistingFile, Section
+from relay.config.wording import Wrong
 
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _PARAMETERS = frozenset(  # libpq's (postgresql.org/docs/current/libpq-connect.html) that may stand behind the "?"

@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from relay.config.database import DatabaseSettings
+from relay.config.extras import require_driver
 from relay.config.settings import RelaySettings
 from relay.control.refusal import ControlError
 from relay.database.copying import CopyDiffers, NotEmpty
-from relay.database.engine import Database, StoreLocked, connect_sqlite, lock, open_store, require_driver, sync_folder
+from relay.database.engine import Database, StoreLocked, connect_sqlite, lock, open_store, sync_folder
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.transfer import Copied, into_folder, into_postgresql
 

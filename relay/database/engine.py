@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import importlib.util
 import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from relay.config.database import DatabaseSettings
+from relay.config.extras import require_driver
 from relay.database import migration
 from relay.database.writer import Call, Operation, Writer
 from relay.mail.errors import RelayError, StorageFailed, StorageFull
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 T = TypeVar("T")
 
@@ -226,7 +228,7 @@ async def open_store(
 ) -> AsyncIterator[Database]:
     """The store that `settings` name. `alone` False: a PostgreSQL store may be used by others meanwhile.
 
-    Raises as `open_database`, or StorageFailed, ServerUnfit, SchemaTooOld; DriverMissing.
+    Raises as `open_database`, or StorageFailed, ServerUnfit, SchemaTooOld; ExtraMissing.
     """
     if not settings.postgresql:
         async with open_database(settings.file, on_lost=on_lost) as database:
@@ -237,16 +239,6 @@ async def open_store(
 
     async with open_postgresql(settings, data_dir, alone=alone, on_lost=on_lost or (lambda error: None)) as store:
         yield store
-
-
-class DriverMissing(RelayError):
-    """PostgreSQL is wanted, and its driver is not installed."""
-
-
-def require_driver() -> None:
-    """Raises DriverMissing, which names the command that helps."""
-    if importlib.util.find_spec("psycopg") is None:
-        raise DriverMissing("RELAY_DATABASE__URL: PostgreSQL needs its driver; run: pip install 'authrelay[postgres]'")
 
 
 def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:

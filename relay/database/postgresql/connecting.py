@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from relay.config.database import DatabaseSettings
 from relay.database.postgresql.faults import said
 from relay.mail.errors import RelayError, StorageFailed
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 CONNECT_S = 3
 OLDEST = 130000  # server_version_num

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from relay.config.database import DatabaseSettings
 from relay.database import migration
 from relay.database.postgresql.connecting import Place
 from relay.database.postgresql.faults import said, storage_error
 from relay.database.postgresql.store import connect_postgresql
 from relay.mail.errors import StorageFailed
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 _LOCK = 0x72656C61796D  # "relaym": the advisory lock of whoever migrates
 _OPTIONS = "-c synchronous_commit=on -c lock_timeout=30s"

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
-from relay.config.database import DatabaseSettings
 from relay.database import migration
 from relay.database.engine import Database, StoreLocked, lock
 from relay.database.postgresql.connecting import Driver, Place, prove
@@ -24,6 +23,9 @@ from relay.database.postgresql.faults import storage_error
 from relay.database.postgresql.guard import Guard
 from relay.database.postgresql.writer import Held, PostgresWriter
 from relay.mail.errors import StorageFailed
+
+if TYPE_CHECKING:
+    from relay.config.database import DatabaseSettings
 
 T = TypeVar("T")
 
