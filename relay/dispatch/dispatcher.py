@@ -28,6 +28,7 @@ from relay.dispatch.spans import trace_attempt
 from relay.dispatch.stopping import Rescue, Stopping
 from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
+from relay.mail.ids import format_id
 from relay.mail.outcome import Outcome
 from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.store import Queue
@@ -67,7 +68,7 @@ class Dispatcher:
         self.chance = chance
         self._database = database
         self._directory = directory
-        self._clock = clock
+        self.clock = clock
         self.health = Health(database, directory, clock=clock)
         self._unknown = UnknownReplies(database, clock)
         self._lanes: dict[int, Lane] = {}
@@ -165,6 +166,9 @@ class Dispatcher:
         """False while outcomes cannot be recorded, or on the way out."""
         return not (self._stopping or self._lost) and self._settler.flowing()
 
+    def unleased(self, lane: Lane) -> None:
+        """A lane that is not leased would send something. The only node of a store leases all."""
+
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
         if message.notice:  # its account was chosen, not routed to
@@ -185,7 +189,7 @@ class Dispatcher:
     def settle_expired(self, message: Message) -> bool:
         """Settle a message in hand whose lifetime is over."""
         self._keep_age(message, self._upkeep.unfollowed_ms())
-        if self._clock() - message.accepted_at < self.settings.lifetime_s * 1000:
+        if self.clock() - message.accepted_at < self.settings.lifetime_s * 1000:
             return False
         settlements = [
             Settlement(each, State.EXPIRED, 0, None, owes=owing(message, each, State.EXPIRED, passed_on=False))
@@ -199,7 +203,7 @@ class Dispatcher:
 
     def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]:
         """Record an attempt; what the lane has to do about it, and the catalogue entry that says why."""
-        now = self._clock()
+        now = self.clock()
         chance = self.chance()
         message, waiting = attempt.message, self._verdicts.waiting
         self._keep_age(message, self._upkeep.unfollowed_ms())
@@ -208,18 +212,15 @@ class Dispatcher:
         if tracing.current is not None:
             trace_attempt(tracing.current, attempt, outcomes, result)
         if result.accepted:
-            lane.quota.spend(result.accepted, now / 1000)
-            lane.well()
-            if lane.suspended and lane.probing:
-                self._accounts.resume(lane)
-            if self.health.troubled(lane.account_id):
-                self._spawn(self.health.well(lane.account_id), "account state")
+            self._went_well(lane, result.accepted, now)
         # First: nothing more is claimed then.  Of another credential than is in use now it says nothing.
         if isinstance(result.lane, Suspend) and result.diagnosis is not None and attempt.upstream == lane.upstream:
             self._accounts.suspend(lane, Trouble.of(result.diagnosis, result.reply), attempt.upstream.revision)
         for stage, words in result.unknown:
             self._unknown.note(attempt.upstream.provider, stage, words)
-        if result.again:
+        if attempt.fenced:
+            self._fenced(message)
+        elif result.again:
             self._try_again(lane, attempt, result)
         if result.settlements:
             message.deliveries = [settlement.delivery for settlement in result.settlements]
@@ -266,17 +267,18 @@ class Dispatcher:
     def offer_later(self, account_id: int) -> None:
         """A message of this account is durable, but waits in the store alone."""
         lane = self._lane(account_id)
-        lane.backlog(self._clock())
+        lane.backlog(self.clock())
         if self._verdicts.waiting:
             self._custody.tell_if_held_back(lane)
 
-    def refresh(self) -> None:
-        """Accounts, senders or clients changed: apply it to what already waits."""
+    def refresh(self, *, reroute: bool = True) -> None:
+        """Accounts, senders or clients changed: apply it to what already waits. `reroute` False: somebody else did."""
         for lane in tuple(self._lanes.values()):
             self._configure(lane)
             self._custody.tell_if_held_back(lane)
         self.health.show()
-        self._spawn(self._custody.reroute(), "reroute")
+        if reroute:
+            self._spawn(self._custody.reroute(), "reroute")
 
     def state(self, account_id: int) -> dict[str, object]:
         """What the lane of an account is doing right now."""
@@ -301,7 +303,7 @@ class Dispatcher:
         lane = self._lane(account_id)
         lane.resting_until = 0.0
         self.health.rest_ended(account_id)
-        lane.backlog(self._clock())
+        lane.backlog(self.clock())
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -309,8 +311,12 @@ class Dispatcher:
         lane = self._lanes.get(account_id)
         if lane is None:
             lane = self._lanes[account_id] = Lane(account_id, self)
+            self._begin(lane)
             self._configure(lane)
         return lane
+
+    def _begin(self, lane: Lane) -> None:
+        """A lane was made, and is not configured yet."""
 
     def _configure(self, lane: Lane) -> None:
         account = self._directory.account(lane.account_id)
@@ -319,7 +325,7 @@ class Dispatcher:
             return
         upstream = self._directory.upstream(account)
         first, counted = lane.upstream is None, lane.upstream.per_day if lane.upstream is not None else 0
-        if upstream.per_day and upstream.per_day != counted:
+        if upstream.per_day and upstream.per_day != counted and lane.leased:
             lane.counting = True  # nothing goes before it is known what went today
             self._spawn(self._count_day(lane), "count day")
         lane.configure(upstream, suspended=account.state is AccountState.SUSPENDED)
@@ -329,7 +335,7 @@ class Dispatcher:
             self._accounts.probes.later(lane)
 
     async def _count_day(self, lane: Lane) -> None:
-        since = self._clock() - 86_400_000
+        since = self.clock() - 86_400_000
         try:
             history = await self._database.read(lambda c: relayed_by_hour(c, lane.account_id, since))
             lane.quota.restore(history)
@@ -343,6 +349,20 @@ class Dispatcher:
             message = replace(message, deliveries=result.again, held_bytes=0)
         lane.ready.appendleft(message)
 
+    def _went_well(self, lane: Lane, accepted: int, now: int) -> None:
+        lane.quota.spend(accepted, now / 1000)
+        lane.well()
+        if lane.suspended and lane.probing:
+            self._accounts.resume(lane)
+        if self.health.troubled(lane.account_id):
+            self._spawn(self.health.well(lane.account_id), "account state")
+
+    def _fenced(self, message: Message) -> None:
+        """Its dot did not go out: somebody else has it by now."""
+        log.error("delivery.fenced", message_id=format_id(message.id))
+        self._verdicts.put_down(message.id)
+        self.queue.put_down(message)
+
     def _schedule_all(self) -> None:
         for lane in tuple(self._lanes.values()):
             lane.schedule()
@@ -354,16 +374,16 @@ class Dispatcher:
 
     def _keep_age(self, message: Message, by_ms: int) -> None:
         """A message in hand is as old as it was, though the clock was set by so much; set back, it may seem younger."""
-        if by_ms > 0 and message.accepted_at <= self._clock() - by_ms:
+        if by_ms > 0 and message.accepted_at <= self.clock() - by_ms:
             message.accepted_at += by_ms
 
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)
-        recording.log_expired(message, delivery, account.address if account is not None else "", self._clock())
+        recording.log_expired(message, delivery, account.address if account is not None else "", self.clock())
 
     def _delayed(self, row: Any) -> None:
         account = self._directory.account(row.account_id)
-        recording.log_delayed(row, account.address if account is not None else "", self._clock())
+        recording.log_delayed(row, account.address if account is not None else "", self.clock())
 
     def unproven(self, lane: Lane) -> None:
         """A probe ended without saying whether the login is well."""

@@ -45,6 +45,8 @@ class Queue:
     durable; `on_backlog` gets the account of any other, which waits in the store alone.
     """
 
+    shared = False  # by several nodes: then each dot is marked durably before it goes out
+
     def __init__(
         self,
         database: Database,
