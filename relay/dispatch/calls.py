@@ -21,7 +21,6 @@ log = get_logger()
 
 _IDS = 400  # in one call: PostgreSQL takes less than 8,000 octets
 _WITHDRAWING_S = 3.0  # that other nodes get to put back what they have in hand
-HELD_BACK_MS = 4_000  # that what was put back waits for what the operator does with it
 
 
 class Calls:

@@ -46,8 +46,8 @@ class Custody:
         if lane.upstream is None or lane.suspended or lane.resting_until > time.monotonic():
             self._verdicts.put_down_account(lane.account_id)
 
-    async def withdraw(self, ids: Sequence[int]) -> None:
-        """Put messages that wait in hand back to the store; those in an attempt stay."""
+    async def withdraw(self, ids: Sequence[int], *, later_ms: int = 0) -> None:
+        """Put messages that wait in hand back to the store; those in an attempt stay. `later_ms`: see `give_back`."""
         wanted = set(ids)
         given: list[asyncio.Task[Any]] = []
         for lane in tuple(self._lanes.values()):
@@ -56,20 +56,23 @@ class Custody:
                 kept = [message for message in lane.ready if message.id not in wanted]
                 lane.ready.clear()
                 lane.ready.extend(kept)
-                given.append(self._spawn(self.give_back(lane, taken), "give back"))
+                given.append(self._spawn(self.give_back(lane, taken, later_ms=later_ms), "give back"))
         for task in given:  # goes on when the command is gone
             await asyncio.shield(task)
 
-    async def give_back(self, lane: Lane, given: list[Message]) -> None:
-        """Put these, which are out of `lane.ready` already, back; they stay with the lane when the store fails."""
+    async def give_back(self, lane: Lane, given: list[Message], *, later_ms: int = 0) -> None:
+        """Put these, which are out of `lane.ready` already, back; they stay with the lane when the store fails.
+
+        `later_ms`: they are due no sooner than so much later.
+        """
         for message in given:
             self._verdicts.put_down(message.id)
         try:
-            await self._queue.give_back(given)
+            await self._queue.give_back(given, later_ms=later_ms)
         except (StorageFull, StorageFailed) as error:
             log.error("storage.failed", where="give back", detail=str(error))
             lane.ready.extendleft(reversed(given))
-        lane.backlog(self._clock())
+        lane.backlog(self._clock() + later_ms)
 
     async def reroute(self) -> None:
         """Routes changed: move what waits to the lanes its senders route to now."""

@@ -92,6 +92,13 @@ class Fleet:
         """Does this node submit for the account?"""
         return account_id in self._held and account_id not in self._leaving and self.alive()
 
+    def may(self, account_id: int) -> bool:
+        """Does this node see to the account? If not it asks for it, and may be later."""
+        if self.holds(account_id):
+            return True
+        self.want(account_id)
+        return False
+
     def leads(self) -> bool:
         """Does this node do the periodic jobs?"""
         return self._leads and not self._retiring and self.alive()

@@ -16,6 +16,7 @@ from relay.telemetry import get_logger
 
 log = get_logger()
 
+_HELD_BACK_MS = 4_000  # what was put back for an operator waits for what is done with it
 _CLOSING_S = 5.0  # that connections get to QUIT before another node may open its own
 
 
@@ -92,6 +93,6 @@ class Tenure:
     async def withdraw(self, ids: Iterable[int]) -> None:
         """Put messages that wait in hand back, for an operator at another node who wants to change them."""
         try:
-            await self._custody.withdraw(list(ids))
+            await self._custody.withdraw(list(ids), later_ms=_HELD_BACK_MS)
         except (StorageFull, StorageFailed) as error:
             log.error("storage.failed", where="withdraw", detail=str(error))

@@ -84,8 +84,6 @@ class Upkeep:
             self._failed("tick", error)
 
     async def _renew(self) -> None:
-        if self.leads is not None:  # the heartbeat of the fleet does
-            return
         if not await self._queue.renew():
             log.error("daemon.fault", where="lease", detail="another node declared this one dead")
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, fu
 from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
+from relay.queue.leases import holds, of_account
 from relay.queue.model import Delivery, Message, State
 
 OVERHEAD = 2048  # octets a message in memory costs besides its content
@@ -21,15 +22,27 @@ def untried() -> ColumnElement[str]:
 
 
 def claim(
-    connection: Connection, account_id: int, node: int, *, now: int, limit: int, budget: int, at_least_one: bool
+    connection: Connection,
+    account_id: int,
+    node: int,
+    *,
+    now: int,
+    limit: int,
+    budget: int,
+    at_least_one: bool,
+    shared: bool = False,
 ) -> tuple[list[Message], int | None]:
-    """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due."""
+    """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due.
+
+    `shared`: by several nodes; nothing for one that does not hold the account's lease.
+    """
+    if shared and not holds(connection, node, of_account(account_id)):
+        return [], None
     waiting = and_(
         deliveries.c.account_id == account_id, deliveries.c.settled_at.is_(None), deliveries.c.owner.is_(None)
     )
-    found = connection.execute(
-        select(deliveries).where(waiting, deliveries.c.due_at <= now).order_by(deliveries.c.due_at).limit(limit)
-    ).all()
+    chosen = select(deliveries).where(waiting, deliveries.c.due_at <= now).order_by(deliveries.c.due_at).limit(limit)
+    found = connection.execute(chosen.with_for_update(skip_locked=True) if shared else chosen).all()
     by_message: dict[int, list[Delivery]] = {}
     for row in found:
         delivery = Delivery(

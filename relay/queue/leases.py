@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, select, text, update
+from sqlalchemy import Connection, Row, and_, func, select, text, update
 
 from relay.database.schema import leases, nodes
 
@@ -96,9 +96,10 @@ def rests(connection: Connection, node: int, name: str, *, until: int, cause: st
     connection.execute(update(leases).where(mine).values(**values))
 
 
-def is_held(node: int, name: str) -> Any:
-    """A condition: the node holds that lease at the time of the statement."""
-    return exists(select(leases.c.name).where(leases.c.name == name, leases.c.node == node))
+def holds(connection: Connection, node: int, name: str) -> bool:
+    """Does the node hold that lease? It stays so until the transaction ends."""
+    mine = select(leases.c.token).where(leases.c.name == name, leases.c.node == node).with_for_update(read=True)
+    return connection.scalar(mine) is not None
 
 
 def held_by(connection: Connection) -> dict[int, int]:
