@@ -114,7 +114,7 @@ async def open_core(
             )
         places = ApiPlaces(settings.submission.graph_url, settings.submission.gmail_url)
         directory = await Directory.open(database, settings.upstream, places)
-        fleet = _fleet(settings, database)
+        fleet = None if visits else _fleet(settings, database)
         queue = _queue(fleet)(
             database,
             spool=open_spool(database, inline_bytes=settings.queue.inline_bytes),
