@@ -16,6 +16,7 @@ from relay.database.schema import leases, nodes
 
 JOBS = "jobs"  # retention, expiry, notices to people and senders, what ends soon
 _ACCOUNT = "account "
+_TURN = 0x72656C61796C  # "relayl": the advisory lock of who changes leases or nodes
 _TOKEN = "token "  # noqa: S105 - the name of a lease
 
 
@@ -67,14 +68,21 @@ _TAKE = text(
 )
 
 
+def in_turn(connection: Connection) -> None:
+    """Until the transaction ends nobody else changes leases or nodes: whole batches would wait for each other."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
+
+
 def take(connection: Connection, node: int, names: Iterable[str], *, now: int) -> tuple[list[Lease], list[str]]:
     """Lease what is nobody's, or of a node that is buried; what that gave, and the names that others hold.
 
     A node that was buried itself gets nothing.
     """
+    in_turn(connection)
     taken: list[Lease] = []
     refused: list[str] = []
-    for name in sorted(names):  # in one order, so that nobody waits for a row of somebody who waits
+    for name in sorted(names):
         row = connection.execute(_TAKE, {"name": name, "node": node, "now": now}).first()
         if row is None:
             refused.append(name)
@@ -85,21 +93,33 @@ def take(connection: Connection, node: int, names: Iterable[str], *, now: int) -
 
 def free(connection: Connection, node: int, names: Iterable[str]) -> int:
     """Give leases up; how many. What others took over meanwhile is not touched."""
+    in_turn(connection)
     mine = and_(leases.c.node == node, leases.c.name.in_(sorted(names)))
     return connection.execute(update(leases).where(mine).values(node=None)).rowcount
 
 
 def rests(connection: Connection, node: int, name: str, *, until: int, cause: str, failures: int) -> None:
     """The account of this lease rests; 0: not any more. Without effect when it is another's by now."""
+    in_turn(connection)
     mine = and_(leases.c.node == node, leases.c.name == name)
     values = {"rest_until": until, "rest_cause": cause, "rest_failures": failures}
     connection.execute(update(leases).where(mine).values(**values))
 
 
 def holds(connection: Connection, node: int, name: str) -> bool:
-    """Does the node hold that lease? It stays so until the transaction ends."""
-    mine = select(leases.c.token).where(leases.c.name == name, leases.c.node == node).with_for_update(read=True)
+    """Does the node hold that lease?
+
+    Unlocked: it is freed by itself, after its claims have come, or by being buried, when it sends nothing any more.
+    """
+    mine = select(leases.c.token).where(leases.c.name == name, leases.c.node == node)
     return connection.scalar(mine) is not None
+
+
+def holder(connection: Connection, name: str) -> int | None:
+    """The living node that has that lease; None: it is anybody's."""
+    chosen = select(nodes.c.id).join(leases, leases.c.node == nodes.c.id).where(leases.c.name == name)
+    found: int | None = connection.scalar(chosen)
+    return found
 
 
 def held_by(connection: Connection) -> dict[int, int]:

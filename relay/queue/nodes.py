@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 from relay.database.schema import leases, messages, nodes
 from relay.mail.ids import NODES
 from relay.queue.claims import give_up, give_up_orphans, release
+from relay.queue.leases import in_turn
 
 _CHANNEL = "relay"
 
@@ -60,7 +61,8 @@ def ring(connection: Connection, payload: str) -> None:
 
 def join(connection: Connection, who: Identity, *, now: int, lease_ms: int) -> Joined:
     """Become a node, after burying what this one's earlier lives left: that they are dead is proved by the lock."""
-    before = select(nodes.c.id).where(nodes.c.home == who.home).order_by(nodes.c.id).with_for_update()
+    in_turn(connection)
+    before = select(nodes.c.id).where(nodes.c.home == who.home).order_by(nodes.c.id)
     buried = bury(connection, list(connection.scalars(before)), now=now)
     taken = {node % NODES for node in connection.scalars(select(nodes.c.id))}
     skipped: list[int] = []  # whose ids would be those of a node that lives
@@ -87,13 +89,14 @@ def join(connection: Connection, who: Identity, *, now: int, lease_ms: int) -> J
 
 def renew(connection: Connection, node: int, *, now: int, lease_ms: int) -> bool:
     """Everything the node holds is its own for so much longer; False: it was buried, nothing is."""
+    in_turn(connection)
     mine = update(nodes).where(nodes.c.id == node).values(lease_until=now + lease_ms)
     return bool(connection.execute(mine).rowcount)
 
 
 def overdue(connection: Connection, *, now: int) -> list[int]:
-    """The nodes whose lease has passed, locked until the transaction ends; none that somebody else buries already."""
-    late = select(nodes.c.id).where(nodes.c.lease_until < now).order_by(nodes.c.id).with_for_update(skip_locked=True)
+    """The nodes whose lease has passed; call it in turn."""
+    late = select(nodes.c.id).where(nodes.c.lease_until < now).order_by(nodes.c.id)
     return list(connection.scalars(late))
 
 
@@ -116,6 +119,7 @@ def sweep(connection: Connection, *, now: int) -> list[int]:
 
 def leave(connection: Connection, node: int) -> None:
     """An orderly end: nothing is in its dot."""
+    in_turn(connection)
     release(connection, node)
     connection.execute(update(leases).where(leases.c.node == node).values(node=None))
     connection.execute(delete(nodes).where(nodes.c.id == node))

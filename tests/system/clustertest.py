@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Node(Daemon):
     def start(self) -> None:
         """Start it, with its clock so much apart; does not wait."""
         environment = dict(self.environment)
-        library = next((path for path in _FAKETIME if Path(path).exists()), None)
+        library = faketime()
         if self._apart_s:
             if library is None:
                 raise RuntimeError("libfaketime is not installed")
@@ -123,6 +124,11 @@ class Node(Daemon):
         return found
 
 
+def faketime() -> str | None:
+    """The library that sets clocks apart; None: it is not installed."""
+    return next((path for path in _FAKETIME if Path(path).exists()), None)
+
+
 class Fleet:
     """The nodes, and an application's way to one that answers."""
 
@@ -151,21 +157,33 @@ class Fleet:
                 node.start()
                 await node.ready()
             case "pause":
+                buried, lost = self._told("node.buried", node.name), self._told("node.lost")
                 node.signal(signal.SIGSTOP)
                 self.sink.paused.add(node.address)
-                await asyncio.sleep(lease_s * 1.8)
+                await asyncio.sleep(lease_s)
+                await self._until(lambda: self._told("node.buried", node.name) > buried)
                 node.signal(signal.SIGCONT)
-                await asyncio.sleep(lease_s / 2)  # to find out that it was taken for dead
+                await self._until(lambda: self._told("node.lost") > lost)
                 self.sink.paused.discard(node.address)
         await asyncio.sleep(self.chance.uniform(0.02, 0.5))
+
+    def _told(self, event: str, name: str = "") -> int:
+        """How often any node said so, of that node."""
+        lines = (line for node in self.nodes for line in node.events() if line["event"] == event)
+        return sum(not name or line.get("name") == name for line in lines)
+
+    async def _until(self, told: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not told():
+                await asyncio.sleep(0.1)
 
 
 class Application(Client):
     """Goes to the next node when its own does not take the mail: what a balancer would do."""
 
-    def __init__(self, name: int, fleet: Fleet, ledger: Ledger, chance: random.Random) -> None:
+    def __init__(self, name: int, fleet: Fleet, ledger: Ledger, chance: random.Random, senders: int) -> None:
         super().__init__(name, fleet.nodes[name % len(fleet.nodes)].port, ledger, chance)
-        self.fleet = fleet
+        self.fleet, self.senders = fleet, senders
 
     async def send_one(self) -> bool:
         """See `Client.send_one`."""
@@ -187,12 +205,13 @@ async def run(
     lease_s: float = LEASE_S,
     apart_s: float = 0.0,
     restarts: int = 0,
+    accounts: int = ACCOUNTS,
     kinds: tuple[str, ...] = ("kill", "stop", "pause", "kill", "kill"),
 ) -> dict[str, object]:
     """The whole proof; the figures."""
     chance = random.Random(seed)
     certificates = write_certificates(folder)
-    logins = {f"app{n}@example.com": SinkAccount(f"secret-{n}", [f"app{n}@example.com"]) for n in range(ACCOUNTS)}
+    logins = {f"app{n}@example.com": SinkAccount(f"secret-{n}", [f"app{n}@example.com"]) for n in range(accounts)}
     ledger, url = Ledger(), server.fresh()
     async with WatchedSink(logins, chain=certificates.chain, key=certificates.key) as sink:
         fleet = Fleet(
@@ -204,7 +223,7 @@ async def run(
         await fleet.start()
         allowed = [0]
         clients: list[Client] = [
-            Application(n, fleet, ledger, random.Random(seed * 100 + n)) for n in range(max(8, nodes * 2))
+            Application(n, fleet, ledger, random.Random(seed * 100 + n), accounts) for n in range(max(8, nodes * 2))
         ]
         load = asyncio.create_task(_clients(clients, ledger, allowed))
         try:
