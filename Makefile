@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test test-long check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
+.PHONY: run test test-long check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
@@ -41,6 +41,9 @@ interop-more: $(VENV)/.dev peers
 
 killtest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
+
+clustertest: $(VENV)/.dev
+	$(BIN)/python -m tests.system.clustertest --nodes 3 --kills 400 --messages 50000 --restarts 10 --apart 3600
 
 # Every page in both themes and sizes, every flow with and without scripts, the API at length; pictures in artefacts/.
 browser-test: $(VENV)/.dev peers

@@ -92,6 +92,15 @@ class Directory:
         async with self._reloading:  # one after the other, so that an older snapshot never replaces a newer one
             self._view = _View(await self._database.read(store.load), self._defaults, self._places)
 
+    async def follow(self) -> bool:
+        """Read again what others may have changed; False: it is as it was."""
+        async with self._reloading:
+            snapshot = await self._database.read(store.load)
+            if snapshot == self._view.snapshot:
+                return False
+            self._view = _View(snapshot, self._defaults, self._places)
+            return True
+
     async def configure(self, defaults: UpstreamDefaults) -> None:
         """Another upstream for accounts that name none, effective on return. On failure the old one stays."""
         before, self._defaults = self._defaults, defaults

@@ -163,6 +163,23 @@ class Health:
 
         await self._database.write(write)
 
+    async def inherit(self, account_id: int, until_s: float) -> None:
+        """The account rests, or did, while another node had it; for `until_s` more seconds."""
+        lasting = await self._database.read(conditions.open_conditions)
+        mine = [one for one in lasting if one.kind is ConditionKind.RESTING and one.account_id == account_id]
+        since = mine[0].opened_at if mine else self._clock()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + until_s if until_s > 0 else 0.0
+        self._rests[account_id] = _Rest(since, told=bool(mine), until=until)
+        if until:
+            loop.call_at(until + 0.01, self._show_one, account_id)
+        self._show_one(account_id)
+
+    def gone(self, account_id: int) -> None:
+        """Another node has the account: what this one remembers of its rests is not to be believed any more."""
+        if self._rests.pop(account_id, None) is not None:
+            self._show_one(account_id)
+
     def rest_ended(self, account_id: int) -> None:
         """Its mail is tried now; whether that works is for `well` to say."""
         rest = self._rests.get(account_id)

@@ -74,6 +74,7 @@ class Bounces:
         self._database, self._directory, self._queue, self._postmark = database, directory, queue, postmark
         self._resting, self._clock = resting, clock
         self._rounds = Rounds("notices", longest_s=_LONGEST_WAIT_S)
+        self.leads: Callable[[], bool] = lambda: True  # of several nodes: is it for this one to do?
 
     def configure(self, settings: NoticesSettings, *, lifetime_s: float) -> None:
         """Other settings, from the next notice on."""
@@ -90,6 +91,8 @@ class Bounces:
 
     async def round(self) -> float | None:
         """Pay what is due; how many seconds may pass until more is, None: nothing more is owed."""
+        if not self.leads():
+            return None
         while ids := await self._database.read(lambda connection: owed.due(connection, self._clock(), _AT_A_TIME)):
             for message_id in ids:
                 try:

@@ -34,6 +34,7 @@ _AT_ONCE = 4  # mailboxes
 _AT_A_TIME = 200  # copies
 _PIECE = 65_536  # octets
 _LONGEST_WAIT_S = 60.0
+_OTHERS_S = 5.0
 _AGAIN_MS = 60_000
 
 
@@ -57,6 +58,7 @@ class Copies:
     ) -> None:
         self._settings, self._opener = settings, opener
         self._database, self._directory, self._queue, self._clock = database, directory, queue, clock
+        self.may: Callable[[int], bool] = lambda account_id: True  # of several nodes: is the account this one's?
         # Several mails, one login.
         self._rounds = Rounds("copies", longest_s=_LONGEST_WAIT_S, gather_s=settings.copy_gather_s)
 
@@ -75,6 +77,8 @@ class Copies:
     async def round(self) -> float | None:
         """File what is due; how many seconds may pass until more is, None: none is owed."""
         due = await self._database.read(lambda connection: copies.due(connection, self._clock(), _AT_A_TIME))
+        theirs = {account_id for account_id in {copy.account_id for copy in due} if not self.may(account_id)}
+        due = [copy for copy in due if copy.account_id not in theirs]
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def pay(account_id: int, owed: Sequence[Copy]) -> None:
@@ -85,6 +89,8 @@ class Copies:
             for account_id, owed in groupby(sorted(due, key=_by_account), key=_by_account):
                 payments.create_task(pay(account_id, list(owed)), name=f"copies of account {account_id}")
         soonest = await self._database.read(copies.next_due)
+        if theirs:  # what another node has to file stays due until it did
+            return _OTHERS_S
         return seconds_until(soonest, self._clock())
 
     async def _pay(self, account_id: int, owed: Sequence[Copy]) -> None:

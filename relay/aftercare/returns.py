@@ -63,6 +63,7 @@ class Returns:
     ) -> None:
         self._settings, self._opener = settings, opener
         self._database, self._directory, self._clock, self._chance = database, directory, clock, chance
+        self.may: Callable[[int], bool] = lambda account_id: True  # of several nodes: is the account this one's?
         self._due: dict[int, tuple[int, str | None]] = {}  # account: when (ms since 1970), and for which folder
 
     def configure(self, settings: MailboxSettings) -> None:
@@ -98,7 +99,9 @@ class Returns:
             return False
         at, folder = self._due.get(account.id, (0, None))
         now = self._clock()
-        return (now >= at or folder != account.bounces) and now >= self._opener.not_before(account, "bounces")
+        if now < self._opener.not_before(account, "bounces") or (now < at and folder == account.bounces):
+            return False
+        return self.may(account.id)
 
     async def _visit(self, account: Account) -> None:
         wait_s = self._settings.poll_s * (1 + _JITTER * (self._chance() * 2 - 1))

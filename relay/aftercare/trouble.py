@@ -74,6 +74,7 @@ class TroubleNotices:
         self._settings, self._database, self._directory, self._queue = settings, database, directory, queue
         self._chats, self._postmark, self._resting, self._clock = chats, postmark, resting, clock
         self._not_before: dict[tuple[object, ...], int] = {}  # what nobody could be told of lately
+        self.leads: Callable[[], bool] = lambda: True  # of several nodes: is it for this one to do?
         self._halted: frozenset[int] = frozenset()  # accounts in trouble, as the last round saw it
 
     def configure(self, settings: NoticesSettings) -> None:
@@ -87,6 +88,8 @@ class TroubleNotices:
 
     async def round(self) -> None:
         """Tell what is due now, and what is over."""
+        if not self.leads():
+            return
         now, repeat_ms = self._clock(), int(self._settings.repeat_s * 1000)
 
         lasting = await self._database.read(open_conditions)

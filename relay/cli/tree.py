@@ -92,6 +92,7 @@ def build() -> typer.Typer:
         history,
         importing,
         key,
+        node,
         notice,
         queue,
         sender,
@@ -109,6 +110,7 @@ def build() -> typer.Typer:
         ("import", importing, "Accounts and senders from another relay's configuration."),
         ("notice", notice, "What people were told about trouble and bounces."),
         ("key", key, "The master keys that stored passwords are sealed with."),
+        ("node", node, "The daemons that share this store."),
         ("console", console, "Who may sign in to the console; tokens of programs."),
     ):
         group = _group(text)

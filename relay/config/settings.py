@@ -196,6 +196,16 @@ class NoticesSettings(Section):
     per_hour: Count = Field(default=20, description="notices an hour to one person, and to the senders of one account")
 
 
+class NodeSettings(Section):
+    """This daemon among others on one PostgreSQL; of no effect with SQLite."""
+
+    name: Host | None = Field(default=None, description="what people know it by (none: this machine's name)")
+    lease_s: Seconds = Field(
+        default=60, description="how long it may be silent before others take over; the same on all nodes"
+    )
+    idle_s: Seconds = Field(default=600, description="how long it keeps an account that has no mail")
+
+
 class MailboxSettings(Section):
     """Accounts' mailboxes over IMAP: mail that came back, copies of what was sent."""
 
@@ -273,6 +283,7 @@ class RelaySettings(BaseSettings):
     notices: NoticesSettings = NoticesSettings()
     mailbox: MailboxSettings = MailboxSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    node: NodeSettings = NodeSettings()
     upstream: UpstreamDefaults = UpstreamDefaults()
     imap: ImapDefaults = ImapDefaults()
 

@@ -145,6 +145,12 @@ class Logins:
         self.person_acted(account_id)
         self.tries.forgive(account_id)
 
+    def look_again(self, account_id: int) -> None:
+        """Another process on this store gave it other settings or another credential: nothing kept here counts."""
+        self._refusals.pop(account_id, None)
+        self.tokens.drop(account_id)
+        self.tries.look_again(account_id)
+
     async def _given(self, account_id: int, asked: Awaitable[str]) -> str:
         try:
             token = await asked

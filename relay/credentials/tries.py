@@ -98,6 +98,11 @@ class Tries:
         self._refused[account_id] = []
         self._delete(account_id)
 
+    def look_again(self, account_id: int) -> None:
+        """Another process may have tried, or forgiven: what is remembered here does not count."""
+        self._refused.pop(account_id, None)
+        self._well.discard(account_id)
+
     def last_login(self, account_id: int) -> int | None:
         """When a login was taken last, ms since 1970; None: not since the start."""
         return self._last.get(account_id)

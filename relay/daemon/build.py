@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.accounts.directory import Directory
@@ -46,7 +47,7 @@ from relay.net.guard import Guard
 from relay.queue.ledger import DotLedger
 from relay.queue.room import Room
 from relay.queue.spool import open_spool
-from relay.queue.store import Queue, now_ms
+from relay.queue.store import Queue
 from relay.queue.volume import accepted_octets
 from relay.submission.router import RoutedTransport
 from relay.telemetry import get_logger
@@ -54,6 +55,7 @@ from relay.telemetry import get_logger
 if TYPE_CHECKING:
     from relay.config.console import ConsoleSettings
     from relay.config.settings import RelaySettings
+    from relay.dispatch.fleet import Fleet
 
 log = get_logger()
 
@@ -74,6 +76,7 @@ class Core:
     ways: Ways
     chats: Chats
     postmark: Postmark
+    fleet: Fleet | None  # None: this process is alone on its store
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ async def open_core(
             )
         places = ApiPlaces(settings.submission.graph_url, settings.submission.gmail_url)
         directory = await Directory.open(database, settings.upstream, places)
-        queue = Queue(
+        fleet = None if visits else _fleet(settings, database)
+        queue = _queue(fleet)(
             database,
             spool=open_spool(database, inline_bytes=settings.queue.inline_bytes),
             room=Room(
@@ -142,9 +146,17 @@ async def open_core(
         secret = app.google_client_secret.get_secret_value() if app.google_client_secret is not None else ""
         https = HttpsPost(app.ca_file, way_of=ways.of)
         oauth = OAuthClient(https, google_secret=(app.google_client_id, secret))
-        tokens = Tokens(vault, database, oauth, apps_of(directory), purpose_of=purposes_of(directory))
+        tokens = Tokens(
+            vault,
+            database,
+            oauth,
+            apps_of(directory),
+            purpose_of=purposes_of(directory),
+            now_s=lambda: database.now_ms() / 1000,
+            turn_of=fleet.token_turn if fleet is not None else _at_once,
+        )
         stack.push_async_callback(tokens.close)
-        tries = Tries(database, now_ms)
+        tries = Tries(database, database.now_ms)
         stack.push_async_callback(tries.close)
         logins = Logins(vault, tokens, tries)
         transport = RoutedTransport(
@@ -160,7 +172,7 @@ async def open_core(
         notices = settings.notices
         chats = Chats(notices.urls, timeout_s=notices.url_timeout_s, environ=os.environ, egress=settings.egress)
         postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
-        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark)
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark, fleet)
 
 
 def guard_of(console: ConsoleSettings) -> Guard:
@@ -183,16 +195,20 @@ async def open_control(settings: RelaySettings, *, create_key: bool = True) -> A
 async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], None]) -> AsyncIterator[Relay]:
     """All parts of a daemon; starting, changing and stopping them is `run`'s. Raises as `open_core`, BadCertificate."""
     async with open_core(settings, on_lost=on_lost) as core:
-        dispatcher = Dispatcher(
+
+        async def rescue(account_id: int, cause: str) -> bool:
+            return await moving.rescue(account_id, cause)
+
+        dispatcher: Dispatcher = _dispatcher(core.fleet)(
             settings.dispatch,
             queue=core.queue,
             database=core.database,
             directory=core.directory,
             transport=core.transport,
             history_days=settings.queue.history_days,
-            clock=now_ms,
-            rescue=lambda account_id, cause: moving.rescue(account_id, cause),
-            mark=ClockMark(settings.data_dir / "clock", boot_id()),
+            mark=None if core.fleet is not None else ClockMark(settings.data_dir / "clock", boot_id()),
+            clock=core.database.now_ms,
+            rescue=rescue,
         )
         control = _control(settings, core, dispatcher)
         moving = Moving(control)
@@ -207,20 +223,69 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
             kinship=kinship,
             log_in=_login_without_mail(core),
             period_s=settings.dispatch.login_check_s,
-            clock=now_ms,
+            clock=core.database.now_ms,
         )
         planned = plan(settings)
         rates, authentication = await _rates(core), Authentication(core.directory)
         doors = Doors(planned, directory=core.directory, queue=core.queue, rates=rates, authentication=authentication)
         grants.start()
         looking = asyncio.create_task(checkup.run(), name="checkup")
+        aftercare = _aftercare(settings, core, dispatcher)
         try:
-            yield Relay(core, dispatcher, _aftercare(settings, core, dispatcher), doors, control)
+            async with _in_fleet(settings, core, dispatcher, aftercare, checkup, grants):
+                yield Relay(core, dispatcher, aftercare, doors, control)
         finally:
             looking.cancel()
             await asyncio.wait((looking,))
             authentication.close()
             await grants.stop()
+
+
+def _at_once(account_id: int) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+def _fleet(settings: RelaySettings, database: Database) -> Fleet | None:
+    if not database.shared:
+        return None
+    from relay.daemon.fleet import fleet_of
+
+    return fleet_of(settings.node, settings.data_dir, database)
+
+
+def _queue(fleet: Fleet | None) -> Callable[..., Queue]:
+    if fleet is None:
+        return Queue
+    from relay.queue.shared import SharedQueue
+
+    return partial(SharedQueue, membership=fleet)
+
+
+def _dispatcher(fleet: Fleet | None) -> Callable[..., Dispatcher]:
+    if fleet is None:
+        return Dispatcher
+    from relay.dispatch.shared import SharedDispatcher
+
+    return partial(SharedDispatcher, fleet=fleet)
+
+
+@asynccontextmanager
+async def _in_fleet(
+    settings: RelaySettings,
+    core: Core,
+    dispatcher: Dispatcher,
+    aftercare: Aftercare,
+    checkup: Checkup,
+    grants: Grants,
+) -> AsyncIterator[None]:
+    """Of several nodes on a store this one, within: it does what is its own, and hears of the others."""
+    if core.fleet is None:
+        yield
+        return
+    from relay.daemon.fleet import in_fleet
+
+    async with in_fleet(settings, core, dispatcher, aftercare, checkup, grants):
+        yield
 
 
 def _login_without_mail(core: Core) -> LogIn:
@@ -232,7 +297,7 @@ def _login_without_mail(core: Core) -> LogIn:
 
 async def _rates(core: Core) -> Rates:
     """A restart does not give a client its day anew."""
-    rates, now = Rates(), now_ms()
+    rates, now = Rates(), core.database.now_ms()
     limited = {client.name: client for client in core.directory.clients() if client.bytes_per_day}
     if limited:
         accepted = await core.database.read(lambda connection: accepted_octets(connection, limited, now - _DAY_MS))
@@ -263,7 +328,7 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
         chats=core.chats,
         postmark=core.postmark,
         resting=resting,
-        clock=now_ms,
+        clock=core.database.now_ms,
     )
     bounces = Bounces(
         settings.notices,
@@ -273,7 +338,7 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
         queue=core.queue,
         postmark=core.postmark,
         resting=resting,
-        clock=now_ms,
+        clock=core.database.now_ms,
     )
     mailboxes = Mailboxes(
         database=core.database,
@@ -282,16 +347,18 @@ def _aftercare(settings: RelaySettings, core: Core, dispatcher: Dispatcher) -> A
         way_of=core.ways.of,
         defaults=settings.imap,
         submission=settings.submission,
-        clock=now_ms,
+        clock=core.database.now_ms,
     )
-    returns = Returns(settings.mailbox, mailboxes, database=core.database, directory=core.directory, clock=now_ms)
+    returns = Returns(
+        settings.mailbox, mailboxes, database=core.database, directory=core.directory, clock=core.database.now_ms
+    )
     copies = Copies(
         settings.mailbox,
         mailboxes,
         database=core.database,
         directory=core.directory,
         queue=core.queue,
-        clock=now_ms,
+        clock=core.database.now_ms,
     )
     core.queue.on_owed, core.queue.on_copy = bounces.poke, copies.poke
     return Aftercare(trouble, bounces, mailboxes, returns, copies)

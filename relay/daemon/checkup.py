@@ -63,13 +63,15 @@ class Checkup:
         self._unknown = UnknownReplies(database, clock)
         self._period_ms, self._clock = int(period_s * 1000), clock
         self._gauged: set[str] = set()
+        self.leads: Callable[[], bool] = lambda: True  # of several nodes: is it for this one to do?
+        self.obtain: Callable[[int], Awaitable[bool]] = _mine  # is the account this one's, or free?
 
     async def run(self) -> None:
         """Never ends by itself; what fails is logged, and tried again at its next turn."""
         looked, expiry_at = self._clock(), 0.0
         while True:
             try:
-                if time.monotonic() >= expiry_at:
+                if time.monotonic() >= expiry_at and self.leads():
                     expiry_at = time.monotonic() + _EXPIRY_S
                     await self.watch_expiries()
                 looked = await self.check_logins(looked)
@@ -84,7 +86,7 @@ class Checkup:
         now = self._clock()
         if self._period_ms:
             for account in self._directory.accounts():
-                if self._turn(account, since_ms, now) and self._idle(account, now):
+                if self._turn(account, since_ms, now) and self._idle(account, now) and await self.obtain(account.id):
                     await self._check(account)
         return now
 
@@ -196,6 +198,10 @@ class Checkup:
             group_key="" if end.cause == "grant-expiring" else self._kinship.app_group(account.id),
             now_ms=now,
         )
+
+
+async def _mine(account_id: int) -> bool:
+    return True
 
 
 def _stage(end: End, now_ms: int) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from relay.accounts.directory import Directory
@@ -30,6 +30,7 @@ class Grants:
     def __init__(self, *, directory: Directory, logins: Logins, health: Health, kinship: Kinship) -> None:
         self._directory, self._logins, self._health, self._kinship = directory, logins, health, kinship
         self._stopping: set[str] = set()  # groups whose states are being written
+        self.leads: Callable[[], bool] = lambda: True  # of several nodes: is it for this one to do?
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -74,7 +75,8 @@ class Grants:
             await asyncio.sleep(wait_s)
             wait_s = EVERY_S
             try:
-                await self._keep_alive_once()
+                if self.leads():
+                    await self._keep_alive_once()
             except RelayError as error:
                 log.error("daemon.fault", where="keep grants alive", detail=str(error))
 

@@ -185,6 +185,7 @@ async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *,
     """False: something could not be recorded; queue and ledger are left as they are, the next start sorts it out."""
     relay.doors.stop_accepting()
     await relay.aftercare.stop()
+    fleet = relay.core.fleet
     if not orderly:  # the store is lost: nothing could be recorded
         relay.dispatcher.lost()
         with contextlib.suppress(TimeoutError):
@@ -193,6 +194,8 @@ async def _stop(relay: Relay, server: ControlServer, settings: RelaySettings, *,
                 await relay.doors.drain(1)
         await server.stop()
         return False
+    if fleet is not None:  # what has nothing under way goes on elsewhere at once
+        await fleet.retire(0)
     drained, recorded = await asyncio.gather(
         relay.doors.drain(_SESSIONS_GRACE_S), relay.dispatcher.stop(settings.dispatch.grace_s)
     )

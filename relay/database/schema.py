@@ -118,6 +118,23 @@ nodes = Table(
     Column("id", Id, primary_key=True, autoincrement=True),  # one per start of a daemon: an incarnation
     Column("started_at", Milliseconds, nullable=False),
     Column("lease_until", Milliseconds, nullable=False),  # every delivery this node owns is leased until then
+    Column("name", Text, nullable=False, server_default=""),  # for people
+    Column("home", Text),  # of its data folder, whose lock only one process can hold; NULL: alone on its store
+    Column("version", Text),
+    Column("pid", Integer),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),  # queue.leases: account N, jobs, token N
+    Column("node", Id, index=True),  # whose it is as long as that row of `nodes` exists; NULL: anybody's
+    Column("token", Id, nullable=False),  # grows each time it changes hands
+    Column("since", Milliseconds, nullable=False),
+    # Of an account that rests: until when, why, after how many failures in a row. Whoever takes it over goes on there.
+    Column("rest_until", Milliseconds, nullable=False, server_default="0"),
+    Column("rest_cause", Text, nullable=False, server_default=""),
+    Column("rest_failures", Integer, nullable=False, server_default="0"),
 )
 
 messages = Table(

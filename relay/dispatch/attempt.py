@@ -21,6 +21,7 @@ class Attempt(Submission):
     upstream: Upstream
     started: float  # monotonic
     slot: int | None = None  # of the dot ledger, once the dot is out
+    fenced: bool = False  # somebody else has the message by now: it is not to be tried again from here
 
     @property
     def elapsed_ms(self) -> int:

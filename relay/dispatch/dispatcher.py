@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from relay.accounts.directory import Directory
 from relay.accounts.health import Health
 from relay.accounts.model import AccountState
-from relay.accounts.transitions import OPERATOR, Change, Trouble
+from relay.accounts.transitions import Trouble
 from relay.accounts.unknown_replies import UnknownReplies
 from relay.database.engine import Database
 from relay.dispatch import record as recording
 from relay.dispatch.attempt import Attempt
 from relay.dispatch.clock_mark import ClockMark
+from relay.dispatch.custody import Custody
 from relay.dispatch.history import relayed_by_hour
 from relay.dispatch.lane import Lane
 from relay.dispatch.owing import owing
-from relay.dispatch.probes import Probes
 from relay.dispatch.resting import resting, shared_upstream
 from relay.dispatch.settling import Settler
 from relay.dispatch.spans import trace_attempt
+from relay.dispatch.stopping import Rescue, Stopping
 from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
-from relay.mail.errors import StorageFailed, StorageFull
+from relay.mail.ids import format_id
 from relay.mail.outcome import Outcome
 from relay.queue.model import Delivery, Message, Settlement, State
 from relay.queue.store import Queue
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from relay.config.settings import DispatchSettings
 
 log = get_logger()
-
-Rescue = Callable[[int, str], Awaitable[bool]]
 
 _UPKEEP = "upkeep"
 _RECORD_S = 5.0  # at the end, for what could not be recorded until then
@@ -69,14 +68,24 @@ class Dispatcher:
         self.chance = chance
         self._database = database
         self._directory = directory
-        self._clock = clock
-        self._rescue = rescue
+        self.clock = clock
         self.health = Health(database, directory, clock=clock)
-        self.health.changed = self._state_changed
         self._unknown = UnknownReplies(database, clock)
         self._lanes: dict[int, Lane] = {}
-        self._probes = Probes(settings.probe_s, self._probe)
         self._verdicts = queue.verdicts
+        self._custody = Custody(queue, directory, lanes=self._lanes, lane_of=self._lane, spawn=self._spawn, clock=clock)
+        self._accounts = Stopping(
+            directory,
+            self.health,
+            self._custody,
+            probe_s=settings.probe_s,
+            found=self._lanes.get,
+            lane_of=self._lane,
+            configure=self._configure,
+            rescue=rescue,
+            spawn=self._spawn,
+            clock=clock,
+        )
         self._settler = Settler(
             queue,
             recovered=self._schedule_all,
@@ -106,7 +115,7 @@ class Dispatcher:
         self.queue.willing = lambda account_id: self._lane(account_id).willing()
         self.queue.on_fresh = self.offer
         self.queue.on_backlog = self.offer_later
-        self.queue.withdraw = self.withdraw
+        self.queue.withdraw = self._custody.withdraw
         self._verdicts.open()
         await self.health.start()
         self._spawn(self._upkeep.run(), _UPKEEP)
@@ -117,10 +126,10 @@ class Dispatcher:
         """Other settings from now on; a wait that has begun ends when it would have."""
         self.settings = settings
         self._upkeep.configure(lifetime_ms=int(settings.lifetime_s * 1000), history_ms=history_days * 86_400_000)
-        self._probes.configure(settings.probe_s)
+        self._accounts.probes.configure(settings.probe_s)
         for lane in tuple(self._lanes.values()):
             if lane.suspended:
-                self._probes.later(lane)
+                self._accounts.probes.later(lane)
 
     async def stop(self, grace_s: float) -> bool:
         """Give nothing away any more; let attempts end for `grace_s`, cancel the rest, record everything.
@@ -129,7 +138,7 @@ class Dispatcher:
         """
         self._stopping = True
         self._verdicts.close()
-        self._probes.stop()
+        self._accounts.probes.stop()
         for lane in self._lanes.values():
             lane.stop()
         workers = [worker for lane in self._lanes.values() for worker in lane.workers]
@@ -157,6 +166,9 @@ class Dispatcher:
         """False while outcomes cannot be recorded, or on the way out."""
         return not (self._stopping or self._lost) and self._settler.flowing()
 
+    def unleased(self, lane: Lane) -> None:
+        """A lane that is not leased would send something. The only node of a store leases all."""
+
     def belongs(self, message: Message, lane: Lane) -> bool:
         """Does its sender still route to this lane? If not it is moved to the lane it routes to now."""
         if message.notice:  # its account was chosen, not routed to
@@ -177,7 +189,7 @@ class Dispatcher:
     def settle_expired(self, message: Message) -> bool:
         """Settle a message in hand whose lifetime is over."""
         self._keep_age(message, self._upkeep.unfollowed_ms())
-        if self._clock() - message.accepted_at < self.settings.lifetime_s * 1000:
+        if self.clock() - message.accepted_at < self.settings.lifetime_s * 1000:
             return False
         settlements = [
             Settlement(each, State.EXPIRED, 0, None, owes=owing(message, each, State.EXPIRED, passed_on=False))
@@ -191,7 +203,7 @@ class Dispatcher:
 
     def finished(self, lane: Lane, attempt: Attempt, outcomes: Sequence[Outcome]) -> tuple[LaneAction, str]:
         """Record an attempt; what the lane has to do about it, and the catalogue entry that says why."""
-        now = self._clock()
+        now = self.clock()
         chance = self.chance()
         message, waiting = attempt.message, self._verdicts.waiting
         self._keep_age(message, self._upkeep.unfollowed_ms())
@@ -200,19 +212,15 @@ class Dispatcher:
         if tracing.current is not None:
             trace_attempt(tracing.current, attempt, outcomes, result)
         if result.accepted:
-            lane.quota.spend(result.accepted, now / 1000)
-            lane.well()
-            if lane.suspended and lane.probing:
-                lane.suspended = False
-                self._spawn(self.health.resume(lane.account_id, "its login was taken"), "account state")
-            if self.health.troubled(lane.account_id):
-                self._spawn(self.health.well(lane.account_id), "account state")
+            self._went_well(lane, result.accepted, now)
         # First: nothing more is claimed then.  Of another credential than is in use now it says nothing.
         if isinstance(result.lane, Suspend) and result.diagnosis is not None and attempt.upstream == lane.upstream:
-            self._suspend(lane, Trouble.of(result.diagnosis, result.reply), attempt.upstream.revision)
+            self._accounts.suspend(lane, Trouble.of(result.diagnosis, result.reply), attempt.upstream.revision)
         for stage, words in result.unknown:
             self._unknown.note(attempt.upstream.provider, stage, words)
-        if result.again:
+        if attempt.fenced:
+            self._fenced(message)
+        elif result.again:
             self._try_again(lane, attempt, result)
         if result.settlements:
             message.deliveries = [settlement.delivery for settlement in result.settlements]
@@ -237,11 +245,11 @@ class Dispatcher:
             self._spawn(self.health.rests(lane.account_id, trouble, seconds, shared), "account state")
         self._verdicts.put_down_account(lane.account_id)
         if seconds > 60:
-            self._put_down(lane)
+            self._custody.put_down(lane)
 
     def unwanted(self, lane: Lane) -> None:
         """A lane claimed what it may not send any more."""
-        self._put_down(lane)
+        self._custody.put_down(lane)
 
     def failed(self, where: str, error: BaseException) -> None:
         """A part of ours broke; the daemon lives on."""
@@ -254,22 +262,23 @@ class Dispatcher:
         lane = self._lane(message.account_id)
         lane.push(message)
         if self._verdicts.waiting:
-            self._tell_if_held_back(lane)
+            self._custody.tell_if_held_back(lane)
 
     def offer_later(self, account_id: int) -> None:
         """A message of this account is durable, but waits in the store alone."""
         lane = self._lane(account_id)
-        lane.backlog(self._clock())
+        lane.backlog(self.clock())
         if self._verdicts.waiting:
-            self._tell_if_held_back(lane)
+            self._custody.tell_if_held_back(lane)
 
-    def refresh(self) -> None:
-        """Accounts, senders or clients changed: apply it to what already waits."""
+    def refresh(self, *, reroute: bool = True) -> None:
+        """Accounts, senders or clients changed: apply it to what already waits. `reroute` False: somebody else did."""
         for lane in tuple(self._lanes.values()):
             self._configure(lane)
-            self._tell_if_held_back(lane)
+            self._custody.tell_if_held_back(lane)
         self.health.show()
-        self._spawn(self._reroute(), "reroute")
+        if reroute:
+            self._spawn(self._custody.reroute(), "reroute")
 
     def state(self, account_id: int) -> dict[str, object]:
         """What the lane of an account is doing right now."""
@@ -294,21 +303,7 @@ class Dispatcher:
         lane = self._lane(account_id)
         lane.resting_until = 0.0
         self.health.rest_ended(account_id)
-        lane.backlog(self._clock())
-
-    async def withdraw(self, ids: Sequence[int]) -> None:
-        """Put messages that wait in hand back to the store; those in an attempt stay."""
-        wanted = set(ids)
-        given: list[asyncio.Task[Any]] = []
-        for lane in tuple(self._lanes.values()):
-            taken = [message for message in lane.ready if message.id in wanted]
-            if taken:
-                kept = [message for message in lane.ready if message.id not in wanted]
-                lane.ready.clear()
-                lane.ready.extend(kept)
-                given.append(self._spawn(self._give_back(lane, taken), "give back"))
-        for task in given:  # goes on when the command is gone
-            await asyncio.shield(task)
+        lane.backlog(self.clock())
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -316,8 +311,12 @@ class Dispatcher:
         lane = self._lanes.get(account_id)
         if lane is None:
             lane = self._lanes[account_id] = Lane(account_id, self)
+            self._begin(lane)
             self._configure(lane)
         return lane
+
+    def _begin(self, lane: Lane) -> None:
+        """A lane was made, and is not configured yet."""
 
     def _configure(self, lane: Lane) -> None:
         account = self._directory.account(lane.account_id)
@@ -326,17 +325,17 @@ class Dispatcher:
             return
         upstream = self._directory.upstream(account)
         first, counted = lane.upstream is None, lane.upstream.per_day if lane.upstream is not None else 0
-        if upstream.per_day and upstream.per_day != counted:
+        if upstream.per_day and upstream.per_day != counted and lane.leased:
             lane.counting = True  # nothing goes before it is known what went today
             self._spawn(self._count_day(lane), "count day")
         lane.configure(upstream, suspended=account.state is AccountState.SUSPENDED)
         if not lane.resting_until:
             self.health.rest_ended(lane.account_id)
         if first and lane.suspended:
-            self._probes.later(lane)
+            self._accounts.probes.later(lane)
 
     async def _count_day(self, lane: Lane) -> None:
-        since = self._clock() - 86_400_000
+        since = self.clock() - 86_400_000
         try:
             history = await self._database.read(lambda c: relayed_by_hour(c, lane.account_id, since))
             lane.quota.restore(history)
@@ -350,92 +349,23 @@ class Dispatcher:
             message = replace(message, deliveries=result.again, held_bytes=0)
         lane.ready.appendleft(message)
 
+    def _went_well(self, lane: Lane, accepted: int, now: int) -> None:
+        lane.quota.spend(accepted, now / 1000)
+        lane.well()
+        if lane.suspended and lane.probing:
+            self._accounts.resume(lane)
+        if self.health.troubled(lane.account_id):
+            self._spawn(self.health.well(lane.account_id), "account state")
+
+    def _fenced(self, message: Message) -> None:
+        """Its dot did not go out: somebody else has it by now."""
+        log.error("delivery.fenced", message_id=format_id(message.id))
+        self._verdicts.put_down(message.id)
+        self.queue.put_down(message)
+
     def _schedule_all(self) -> None:
         for lane in tuple(self._lanes.values()):
             lane.schedule()
-
-    def _suspend(self, lane: Lane, trouble: Trouble, revision: int) -> None:
-        self._probes.later(lane)
-        self._put_down(lane)
-        known = lane.suspended
-        lane.suspend()
-        if self._rescue is not None:
-            self._spawn(self._rescue_or_stop(self._rescue, lane, trouble, revision, known=known), "rescue")
-        elif not known:
-            self._spawn(self._stop_account(lane, trouble, revision), "account state")
-
-    async def _rescue_or_stop(
-        self, rescue: Rescue, lane: Lane, trouble: Trouble, revision: int, *, known: bool
-    ) -> None:
-        rescued = False
-        try:
-            rescued = await rescue(lane.account_id, trouble.cause)
-        finally:
-            if rescued:
-                self._configure(lane)
-            elif not known:
-                await self._stop_account(lane, trouble, revision)
-
-    async def _stop_account(self, lane: Lane, trouble: Trouble, revision: int) -> None:
-        await self.health.suspend(lane.account_id, trouble, revision=revision)
-        self._configure(lane)  # goes on at once if somebody renewed the credential meanwhile
-
-    def _state_changed(self, changes: Sequence[Change]) -> None:
-        """Lanes follow what is durable; what goes on is tried at once."""
-        for change in changes:
-            lane = self._lanes.get(change.account.id)
-            if change.state is AccountState.OK:
-                lane = self._lane(change.account.id)
-                lane.resting_until = 0.0
-            if lane is not None:
-                self._configure(lane)
-                self._tell_if_held_back(lane)
-            if lane is not None and change.state is AccountState.OK:
-                lane.backlog(self._clock())
-            elif lane is not None:
-                self._put_down(lane)
-                self._probes.later(lane)
-
-    def _put_down(self, lane: Lane) -> None:
-        """Free the memory of a lane that will not send soon; the store keeps its mail."""
-        self._verdicts.put_down_account(lane.account_id)
-        if lane.ready:
-            given = list(lane.ready)
-            lane.ready.clear()
-            self._spawn(self._give_back(lane, given), "give back")
-
-    def _tell_if_held_back(self, lane: Lane) -> None:
-        """Nobody waits for the verdict on what is not tried now."""
-        if lane.upstream is None or lane.suspended or lane.resting_until > time.monotonic():
-            self._verdicts.put_down_account(lane.account_id)
-
-    async def _give_back(self, lane: Lane, given: list[Message]) -> None:
-        for message in given:
-            self._verdicts.put_down(message.id)
-        try:
-            await self.queue.give_back(given)
-        except (StorageFull, StorageFailed) as error:
-            log.error("storage.failed", where="give back", detail=str(error))
-            lane.ready.extendleft(reversed(given))
-        lane.backlog(self._clock())
-
-    async def _reroute(self) -> None:
-        for lane in tuple(self._lanes.values()):
-            if not lane.willing() and lane.ready:  # what flows is looked at again when it is taken
-                given = list(lane.ready)
-                lane.ready.clear()
-                await self._give_back(lane, given)
-
-        def resolve(reverse_path: str, account_id: int, replaced: bool) -> int | None:
-            account = self._directory.account(account_id)
-            if replaced and account is not None and account.address == reverse_path:  # see _is_own
-                return account_id
-            route = self._directory.route(reverse_path)
-            return route.account_id if route is not None else None
-
-        if await self.queue.reroute(resolve):
-            for account_id, due_at in (await self.queue.due_times()).items():
-                self._lane(account_id).backlog(due_at)
 
     def _clock_moved(self, by_ms: int) -> None:
         for lane in self._lanes.values():
@@ -444,27 +374,20 @@ class Dispatcher:
 
     def _keep_age(self, message: Message, by_ms: int) -> None:
         """A message in hand is as old as it was, though the clock was set by so much; set back, it may seem younger."""
-        if by_ms > 0 and message.accepted_at <= self._clock() - by_ms:
+        if by_ms > 0 and message.accepted_at <= self.clock() - by_ms:
             message.accepted_at += by_ms
 
     def _expired(self, message: Message, delivery: Delivery) -> None:
         account = self._directory.account(message.account_id)
-        recording.log_expired(message, delivery, account.address if account is not None else "", self._clock())
+        recording.log_expired(message, delivery, account.address if account is not None else "", self.clock())
 
     def _delayed(self, row: Any) -> None:
         account = self._directory.account(row.account_id)
-        recording.log_delayed(row, account.address if account is not None else "", self._clock())
-
-    def _probe(self, lane: Lane) -> None:
-        account = self._directory.account(lane.account_id)
-        if account is None or not lane.suspended or account.state_cause == OPERATOR:
-            return
-        if not lane.probe():
-            self._probes.later(lane)
+        recording.log_delayed(row, account.address if account is not None else "", self.clock())
 
     def unproven(self, lane: Lane) -> None:
         """A probe ended without saying whether the login is well."""
-        self._probes.later(lane)
+        self._accounts.probes.later(lane)
 
     def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.create_task(work, name=name)

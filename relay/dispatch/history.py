@@ -18,3 +18,9 @@ def relayed_by_hour(connection: Connection, account_id: int, since: int) -> dict
         .group_by(hour)
     )
     return {int(row[0]): int(row[1]) for row in rows}
+
+
+def relayed_since(connection: Connection, account_id: int, since: int) -> int:
+    """Messages accepted upstream since then (ms since 1970)."""
+    lately = (attempts.c.account_id == account_id, attempts.c.at >= since, attempts.c.outcome == "accepted")
+    return connection.scalar(select(func.count(attempts.c.message_id.distinct())).where(*lately)) or 0

@@ -40,6 +40,8 @@ class Services(Protocol):
     settings: DispatchSettings
 
     def chance(self) -> float: ...
+    def clock(self) -> int: ...
+    def unleased(self, lane: Lane) -> None: ...
     def flowing(self) -> bool: ...
     def settle_expired(self, message: Message) -> bool: ...
     def belongs(self, message: Message, lane: Lane) -> bool: ...
@@ -61,18 +63,20 @@ class Lane:
         self.account_id = account_id
         self.upstream: Upstream | None = None  # None: no such account, nothing can be sent
         self.suspended = False
+        self.leased = True  # False: another node submits for the account, or none
         self.ready: deque[Message] = deque()
         self.next_due: int | None = None
         self.active = 0  # messages in an attempt
         self.workers: set[asyncio.Task[None]] = set()
         self.resting_until = 0.0  # monotonic
         self.rest_cause = ""
+        self.failures = 0  # in a row
+        self.used_at = time.monotonic()  # when it last had something to send
         self._services = services
         self.counting = False  # what it sent today is being looked up
         self._starting = 0  # workers that did not take yet
         self._proven = False
         self.probing = False  # a suspended account's login is being tried
-        self._failures = 0
         self._strikes = 0
         self._pace = Pace(0, now=0.0)
         self.quota = Quota(0)
@@ -96,13 +100,13 @@ class Lane:
             self._services.transport.forget(self.account_id)
         if changed or resumed:
             self._proven = False
-            self._failures = self._strikes = 0
+            self.failures = self._strikes = 0
             self.resting_until = 0.0
         self.schedule()
 
     def willing(self) -> bool:
         """Should a fresh message come in memory? Not when it would only wait there and take the room of others."""
-        if self.upstream is None or self.suspended or len(self.ready) >= _IN_HAND:
+        if self.upstream is None or self.suspended or not self.leased or len(self.ready) >= _IN_HAND:
             return False
         return self.resting_until <= time.monotonic()
 
@@ -141,6 +145,9 @@ class Lane:
         """Start what can be started now; set the timer for what comes next."""
         if self.upstream is None or self.counting or not self._services.flowing():
             return
+        if not self.leased:
+            self._services.unleased(self)
+            return
         if self.suspended and not self.probing:
             return
         wait = self.resting_until - time.monotonic()
@@ -155,7 +162,7 @@ class Lane:
         while len(self.ready) > self._starting and len(self.workers) < limit:
             self._start(self.upstream)
         if len(self.ready) < _LOW_WATER and self.next_due is not None and self._refill is None:
-            wait = self.next_due / 1000 - time.time()
+            wait = (self.next_due - self._services.clock()) / 1000
             if wait <= 0:
                 self._refill = asyncio.create_task(self._claim(), name=f"claim {self.account_id}")
             elif not self.ready:
@@ -207,7 +214,7 @@ class Lane:
         if self.upstream is None or (self.suspended and not self.probing):
             self._services.unwanted(self)
         if not claimed and self.next_due is not None:  # the memory budget is spent by other lanes, or the store fails
-            self.next_due = max(self.next_due, int(time.time() * 1000) + _CLAIM_AGAIN_MS)
+            self.next_due = max(self.next_due, self._services.clock() + _CLAIM_AGAIN_MS)
         self.schedule()
 
     # -- giving away ---------------------------------------------------------------------------------------
@@ -216,9 +223,12 @@ class Lane:
         """The next attempt for a connection to `upstream`, or None: empty, held back, or the settings changed."""
         if upstream != self.upstream or (self.suspended and not self.probing) or not self._services.flowing():
             return None
+        if not self.leased:
+            return None
         now = time.monotonic()
         if self.resting_until > now or (self.active and not self._proven):
             return None
+        self.used_at = now
         while self.ready:
             wait = self._pace.wait_s(now)
             if wait > 0:
@@ -228,7 +238,7 @@ class Lane:
             if not self._services.belongs(message, self) or self._services.settle_expired(message):
                 continue
             message = self._split(message, upstream.recipients_per_transaction)
-            wait = self.quota.wait_s(len(message.deliveries), time.time())
+            wait = self.quota.wait_s(len(message.deliveries), self._services.clock() / 1000)
             if wait > 0:
                 self.ready.appendleft(message)
                 self._rest_for(wait, "quota-local")
@@ -287,7 +297,7 @@ class Lane:
 
     def well(self) -> None:
         """An attempt got through: the upstream takes mail from this account."""
-        self._failures = self._strikes = 0
+        self.failures = self._strikes = 0
         if not self._proven:
             self._proven = True
             self.schedule()
@@ -299,9 +309,9 @@ class Lane:
         for twice as long, within the settings' longest wait.
         """
         settings = self._services.settings
-        self._failures += 1
+        self.failures += 1
         first_s = settings.first_retry_s if seconds is None else seconds
-        grown = backoff_s(self._failures, first_s=first_s, longest_s=settings.max_retry_s)
+        grown = backoff_s(self.failures, first_s=first_s, longest_s=settings.max_retry_s)
         self._rest_for(jittered(grown, self._services.chance()), cause)
 
     def _rest_for(self, seconds: float, cause: str) -> None:
@@ -312,6 +322,28 @@ class Lane:
             self.resting_until, self.rest_cause = until, cause
             self._services.rested(self, seconds)
         self._wake_in(self.resting_until - time.monotonic())
+
+    @property
+    def busy(self) -> bool:
+        """Something is in hand, or on its way."""
+        return bool(self.ready or self.active or self.workers or self._refill)
+
+    async def refilled(self) -> None:
+        """What is being claimed has come."""
+        if self._refill is not None:
+            await asyncio.wait((self._refill,))
+
+    def take_up(self, sent_last_minute: int, relayed: dict[int, int]) -> None:
+        """What went lately, through whichever node, counts: messages in a minute, recipients by the hour."""
+        self._pace.restore(sent_last_minute)
+        self.quota.restore(relayed)
+
+    def resume_rest(self, seconds: float, cause: str, failures: int) -> None:
+        """Go on with a rest that began at another node."""
+        self.failures = failures
+        self._proven = False
+        self.resting_until, self.rest_cause = time.monotonic() + seconds, cause
+        self._wake_in(seconds)
 
     def stop(self) -> None:
         """No more timers."""
@@ -353,9 +385,16 @@ class _Worker:
                 submission.slot = queue.dot(submission.message_id)
             except LedgerFull:
                 return False
-        if submission.upstream.in_doubt == "hold":
-            return queue.mark_dot(submission.message)
+        if queue.shared or submission.upstream.in_doubt == "hold":
+            return self._marked(submission)
         return True
+
+    async def _marked(self, attempt: Attempt) -> bool:
+        queue = self._lane._services.queue
+        if not await queue.mark_dot(attempt.message):
+            attempt.fenced = True
+            return False
+        return queue.leased()  # the mark may have taken long, or this process may have stood still
 
     def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:
         assert isinstance(submission, Attempt)

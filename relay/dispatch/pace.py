@@ -25,6 +25,11 @@ class Pace:
         self._at = now
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
 
+    def restore(self, lately: int) -> None:
+        """So many messages went in the last minute through another process: the burst is what they left of it."""
+        if self._rate:
+            self._tokens = max(0.0, min(self._tokens, self._rate * 60 - lately))
+
     def spend(self) -> None:
         """A message goes now; `wait_s` was 0."""
         if self._rate:

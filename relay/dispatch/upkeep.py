@@ -56,6 +56,7 @@ class Upkeep:
         wall, up = clock(), uptime()
         self._began = wall - up - (mark.moved_ms(wall, up) if mark is not None else 0)
         self._failed = failed
+        self.leads: Callable[[], bool] | None = None  # of several nodes: is it for this one to do?
 
     def configure(self, *, lifetime_ms: int, history_ms: int) -> None:
         """Other ages from the next tick on."""
@@ -90,7 +91,8 @@ class Upkeep:
         """Let the store follow a clock that was set: no mail expires or waits longer for it."""
         by_ms = self.unfollowed_ms()
         if by_ms:
-            await self._queue.follow_clock(by_ms)
+            if self.leads is None or self.leads():
+                await self._queue.follow_clock(by_ms)
             self._began += by_ms
             self._moved(by_ms)
             log.warning("daemon.clock_set", by_s=by_ms // 1000)
@@ -100,7 +102,7 @@ class Upkeep:
             await asyncio.to_thread(self._mark.keep, self._began + self._uptime(), self._uptime())
 
     async def _age(self) -> None:
-        if self.unfollowed_ms():
+        if self.unfollowed_ms() or (self.leads is not None and not self.leads()):
             return
         until = time.monotonic() + _AGE_S
         for message, delivery in await self._queue.expire(self._lifetime_ms, limit=_AGED):

@@ -10,6 +10,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32: no i, l, o, 
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LENGTH = 13  # 13 x 5 bits hold 63
+NODES = 1024  # that make ids at the same time
 
 
 class IdSource:
@@ -20,7 +21,7 @@ class IdSource:
     """
 
     def __init__(self, *, node: int = 0, after: int = 0, clock: Callable[[], float] = time.time) -> None:
-        if not 0 <= node < 1024:
+        if not 0 <= node < NODES:
             raise ValueError("node number must be in 0..1023")
         self._node = node
         self._clock = clock

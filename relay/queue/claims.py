@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, select, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, select, update
 
 from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
 from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
+from relay.queue.leases import holds, of_account
 from relay.queue.model import Delivery, Message, State
 
 OVERHEAD = 2048  # octets a message in memory costs besides its content
@@ -19,15 +22,27 @@ def untried() -> ColumnElement[str]:
 
 
 def claim(
-    connection: Connection, account_id: int, node: int, *, now: int, limit: int, budget: int, at_least_one: bool
+    connection: Connection,
+    account_id: int,
+    node: int,
+    *,
+    now: int,
+    limit: int,
+    budget: int,
+    at_least_one: bool,
+    shared: bool = False,
 ) -> tuple[list[Message], int | None]:
-    """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due."""
+    """Own up to `limit` due deliveries within `budget` octets of memory; and when the next one is due.
+
+    `shared`: by several nodes; nothing for one that does not hold the account's lease.
+    """
+    if shared and not holds(connection, node, of_account(account_id)):
+        return [], None
     waiting = and_(
         deliveries.c.account_id == account_id, deliveries.c.settled_at.is_(None), deliveries.c.owner.is_(None)
     )
-    found = connection.execute(
-        select(deliveries).where(waiting, deliveries.c.due_at <= now).order_by(deliveries.c.due_at).limit(limit)
-    ).all()
+    chosen = select(deliveries).where(waiting, deliveries.c.due_at <= now).order_by(deliveries.c.due_at).limit(limit)
+    found = connection.execute(chosen.with_for_update(skip_locked=True) if shared else chosen).all()
     by_message: dict[int, list[Delivery]] = {}
     for row in found:
         delivery = Delivery(
@@ -92,25 +107,20 @@ def claim(
 def recover(
     connection: Connection, interrupted: set[int] | None, *, now: int, lease_ms: int
 ) -> tuple[list[int], int, int]:
-    """Take everything from dead nodes; mark what may be upstream already. Ids in doubt, largest id, our node."""
+    """Take everything from dead nodes; mark what may be upstream already. Ids in doubt, largest id, our node.
+
+    For the only node of a store.  `interrupted`: whose dots were out as its ledger has it; None: nobody knows.
+    """
     owned = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_not(None))
-    holding = select(accounts.c.id).where(accounts.c.in_doubt == "hold")
-    marked = and_(owned, deliveries.c.state == State.ACTIVE.value)  # durably, before their dot
-    suspects = {row[0] for row in connection.execute(select(deliveries.c.message_id).where(marked))}
-    unmarked = select(deliveries.c.message_id).where(owned, deliveries.c.account_id.not_in(holding))
+    suspects = {row[0] for row in connection.execute(select(deliveries.c.message_id).where(owned, _marked()))}
+    unmarked = select(deliveries.c.message_id).where(owned, deliveries.c.account_id.not_in(_holding()))
     if interrupted is None:  # the ledger did not survive: whoever makes no durable marks may be in doubt
         suspects |= {row[0] for row in connection.execute(unmarked)}
     else:
         suspects |= interrupted & {row[0] for row in connection.execute(select(deliveries.c.message_id).where(owned))}
     for message_id in suspects:
         connection.execute(
-            update(deliveries)
-            .where(owned, deliveries.c.message_id == message_id)
-            .values(
-                possible_duplicate=1,
-                state=case((deliveries.c.account_id.in_(holding), State.HELD.value), else_=State.IN_DOUBT.value),
-                due_at=case((deliveries.c.account_id.in_(holding), FAR_FUTURE_MS), else_=now),
-            )
+            update(deliveries).where(owned, deliveries.c.message_id == message_id).values(_in_doubt(now))
         )
     connection.execute(update(deliveries).where(owned).values(owner=None))
     connection.execute(delete(nodes))
@@ -118,3 +128,57 @@ def recover(
     assert node is not None
     largest = connection.execute(select(func.max(messages.c.id))).scalar() or 0
     return sorted(suspects), largest, node[0]
+
+
+def give_up(connection: Connection, node: int, *, now: int) -> list[int]:
+    """Take everything from a node that is not heard of any more; ids of messages that may be upstream already.
+
+    Those are the ones that it marked before their dot: on a shared store it marks every one.  All tokens grow: what
+    the node still writes, should it live, changes nothing, and it gets no mark for another dot.
+    """
+    return _give_up(connection, deliveries.c.owner == node, now)
+
+
+def give_up_orphans(connection: Connection, *, now: int) -> list[int]:
+    """Likewise what is owned by nodes that were buried before they wrote it."""
+    known = select(nodes.c.id)
+    return _give_up(connection, and_(deliveries.c.owner.is_not(None), deliveries.c.owner.not_in(known)), now)
+
+
+def release(connection: Connection, node: int) -> int:
+    """Give back what a node holds whose dots are all settled; how many deliveries."""
+    mine = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner == node)
+    return connection.execute(update(deliveries).where(mine).values(owner=None, state=untried())).rowcount
+
+
+def _give_up(connection: Connection, of: ColumnElement[bool], now: int) -> list[int]:
+    theirs = and_(deliveries.c.settled_at.is_(None), of)
+    moved = {"owner": None, "token": deliveries.c.token + 1}
+    doubtful = (
+        update(deliveries)
+        .where(theirs, _marked())
+        .values({**_in_doubt(now), **moved})
+        .returning(deliveries.c.message_id)
+    )
+    suspects = set(connection.scalars(doubtful))
+    connection.execute(update(deliveries).where(theirs).values(moved))
+    return sorted(suspects)
+
+
+def _marked() -> ColumnElement[bool]:
+    """Durably, before their dot."""
+    return deliveries.c.state == State.ACTIVE.value
+
+
+def _holding() -> Select[Any]:
+    """The accounts that hold what is in doubt."""
+    return select(accounts.c.id).where(accounts.c.in_doubt == "hold")
+
+
+def _in_doubt(now: int) -> dict[str, Any]:
+    holds = deliveries.c.account_id.in_(_holding())
+    return {
+        "possible_duplicate": 1,
+        "state": case((holds, State.HELD.value), else_=State.IN_DOUBT.value),
+        "due_at": case((holds, FAR_FUTURE_MS), else_=now),
+    }

@@ -21,7 +21,7 @@ from relay.queue import aging, operator, owed
 from relay.queue.claims import OVERHEAD, claim, recover, untried
 from relay.queue.ledger import DotLedger
 from relay.queue.model import SETTLED, Arrival, Delivery, Message, Owed, Settlement, State
-from relay.queue.operations import Accept, Settle, notes
+from relay.queue.operations import Accept, Fenced, Settle, notes
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
 from relay.queue.snapshot import Snapshot, take_snapshot
@@ -44,6 +44,8 @@ class Queue:
     accepted message that fits the memory budget and that `willing` says its account can use now, already
     durable; `on_backlog` gets the account of any other, which waits in the store alone.
     """
+
+    shared = False  # by several nodes: then each dot is marked durably before it goes out
 
     def __init__(
         self,
@@ -281,7 +283,14 @@ class Queue:
             budget, now = self._memory_left, self._clock()
             claimed, next_due = await self._database.write(
                 lambda c: claim(
-                    c, account_id, self.node, now=now, limit=limit, budget=budget, at_least_one=at_least_one
+                    c,
+                    account_id,
+                    self.node,
+                    now=now,
+                    limit=limit,
+                    budget=budget,
+                    at_least_one=at_least_one,
+                    shared=self.shared,
                 )
             )
             for message in claimed:
@@ -319,9 +328,14 @@ class Queue:
                     .where(_is(message.id, number), deliveries.c.token == token, deliveries.c.settled_at.is_(None))
                     .values(state=State.ACTIVE.value)
                 ).rowcount
-            return changed == len(tokens)
+            if changed < len(tokens):
+                raise Fenced("a delivery was changed by somebody else")
+            return True
 
-        return await self._database.write(mark)
+        try:
+            return await self._database.write(mark)
+        except Fenced:
+            return False
 
     def settle(self, message: Message, settlements: Sequence[Settlement]) -> asyncio.Future[bool]:
         """Record the next state of claimed deliveries; the future completes when that is durable.
@@ -485,8 +499,12 @@ class Queue:
         cutoff = self._clock() - kept_ms
         return await self._database.write(lambda c: aging.prune_audit(c, cutoff, limit))
 
-    async def give_back(self, given: Sequence[Message]) -> None:
-        """Return deliveries that were in hand untried to the store, due as before; anyone may claim them."""
+    async def give_back(self, given: Sequence[Message], *, later_ms: int = 0) -> None:
+        """Return deliveries that were in hand untried to the store, due as before; anyone may claim them.
+
+        `later_ms`: due no sooner than so much later.
+        """
+        not_before = self._clock() + later_ms
         parts = [(message.id, message.account_id, each) for message in given for each in message.deliveries]
 
         def release(connection: Connection) -> None:
@@ -494,7 +512,12 @@ class Queue:
                 connection.execute(
                     update(deliveries)
                     .where(_is(message_id, delivery.number), deliveries.c.token == delivery.token)
-                    .values(owner=None, account_id=account_id, state=untried())
+                    .values(
+                        owner=None,
+                        account_id=account_id,
+                        state=untried(),
+                        due_at=max(delivery.due_at, not_before) if later_ms else deliveries.c.due_at,
+                    )
                 )
 
         await self._database.write(release)

@@ -54,6 +54,10 @@ class RoutedTransport:
         if self._http is not None:
             self._http.forget(account_id)
 
+    async def drained(self, account_id: int) -> None:
+        """See `submission.transport.Transport.drained`. APIs know no connections of an account."""
+        await self._smtp.drained(account_id)
+
     async def probe(
         self, upstream: Upstream, on_step: OnStep, *, tries: LoginTries | None = None
     ) -> Accepted | Refused | Unreachable:

@@ -78,5 +78,8 @@ class Transport(Protocol):
         What goes over one already is brought to its end.  Never waits.
         """
 
+    async def drained(self, account_id: int) -> None:
+        """Wait until no connection of the account is open; call `forget` first, and give it a limit."""
+
     async def close(self) -> None:
         """QUIT idle connections, wait for nothing longer than a few seconds."""

@@ -35,6 +35,9 @@ METRICS: dict[str, Metric] = {
     "relay_credential_expires_seconds": Metric("gauge", "time left for an account's credential", ("account",)),
     "relay_ready": Metric("gauge", "1 when a mail would be taken now"),
     "relay_traces_dropped_total": Metric("counter", "spans of traces that were lost, by where", ("reason",)),
+    "relay_nodes": Metric("gauge", "living nodes on the store, as this one sees it"),
+    "relay_leases": Metric("gauge", "accounts that this node submits for"),
+    "relay_lease_changes_total": Metric("counter", "accounts taken on, released, and lost", ("change",)),
     "relay_storage_free_bytes": Metric("gauge", "room on the device of the store"),
 }
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)

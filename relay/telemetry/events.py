@@ -89,6 +89,18 @@ EVENTS: dict[str, Event] = {
     "delivery.released": _event("info", "an operator let it go on"),
     "delivery.removed": _event("info", "an operator took it out"),
     "delivery.fenced": _event("error", "another node took over; this one's result does not count"),
+    # several nodes on one store
+    "node.joined": _event("info", "this daemon is a node of the fleet from now on", "node", "name"),
+    "node.left": _event("info", "an orderly end: what this node held is anybody's", "node", "name"),
+    "node.lost": _event("error", "the others took this node for dead: what it held is theirs; it joins anew", "node"),
+    "node.buried": _event("warning", "a node was not heard of: what it held is anybody's", "node", "name", "in_doubt"),
+    "node.leads": _event("info", "this node does the periodic jobs from now on", "node"),
+    "node.follows": _event("info", "another node does the periodic jobs", "node"),
+    "node.deaf": _event("warning", "the connection that hears the other nodes broke; it is made again"),
+    "node.misheard": _event("warning", "a call that this program does not understand: is another node newer?"),
+    "node.silent": _event("warning", "another node did not answer in time"),
+    "lease.taken": _event("info", "this node submits for an account from now on", "token"),
+    "lease.released": _event("info", "this node does not submit for an account any more"),
     # accounts and their upstreams
     "account.suspended": _event("error", "its mail waits for the owner or an operator", "waiting"),
     "account.resumed": _event("info", "its mail goes again"),

@@ -65,6 +65,8 @@ class CountingSink(Sink):
 class Client:
     """One application: sends, believes only a 250, never sends the same message twice."""
 
+    senders = SENDERS
+
     def __init__(self, name: int, port: int, ledger: Ledger, chance: random.Random) -> None:
         self.name, self.port, self.ledger, self.chance = name, port, ledger, chance
         self.made = 0
@@ -77,7 +79,7 @@ class Client:
         mine = f"c{self.name}-{self.made}"
         size = 120_000 if self.chance.random() < 0.03 else self.chance.randrange(200, 5000)
         body = base64.encodebytes(os.urandom(size * 3 // 4)).replace(b"\n", b"\r\n")
-        sender = f"app{self.name % SENDERS}@example.com"
+        sender = f"app{self.name % self.senders}@example.com"
         head = f"From: <{sender}>\r\nSubject: kill test\r\nX-Bench-Id: {mine}\r\n\r\n".encode()
         try:
             async with asyncio.timeout(30):

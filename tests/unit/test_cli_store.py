@@ -40,6 +40,7 @@ ELSEWHERE = {
     "notice list": "",
     "notice test": "",
     "key list": "",
+    "node list": "",
     "key add": "",
     "key rotate": "",
     "key drop": "k1",

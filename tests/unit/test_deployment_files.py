@@ -121,6 +121,32 @@ def test_the_compose_file_means_what_it_says(tmp_path: Path) -> None:
     assert "privileged" not in relay
 
 
+def test_the_compose_file_of_a_cluster_names_real_settings_and_is_hardened() -> None:
+    compose = yaml.safe_load((DOCKER / "compose.cluster.yaml").read_text())
+    jsonschema.validate(compose, get_builtin_schema("vendor.compose-spec"))
+    nodes = {name: service for name, service in compose["services"].items() if name.startswith("relay-")}
+    assert len(nodes) == 3
+    for name, service in nodes.items():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert "relay-key-main" in service["secrets"]  # one key ring for all
+        assert service["environment"]["RELAY_NODE__NAME"] == name
+        assert service["environment"].keys() <= {variable.name for variable in variables().values()}
+        assert "/readyz" in " ".join(service["healthcheck"]["test"])
+        assert service["volumes"] == [f"{name}:/var/lib/relay"]  # each has a data folder of its own
+        assert service["image"].endswith(f":{__version__}")
+    inside = compose["networks"]["inside"]["ipam"]["config"][0]["subnet"]
+    assert nodes["relay-1"]["environment"]["RELAY_LISTENER__PROXY_NETWORKS"] == inside
+
+
+def test_haproxy_takes_the_balancers_file(tmp_path: Path) -> None:
+    text = (DOCKER / "haproxy.cfg").read_text()
+    servers = re.findall(r"server (relay-\d) relay-\d:(\d+)", text)
+    assert sorted(servers) == sorted((f"relay-{n}", port) for n in (1, 2, 3) for port in ("2525", "8025"))
+    (tmp_path / "haproxy.cfg").write_text(text)
+    checked = run("/usr/sbin/haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg"), cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def _checked(documents: str) -> dict[str, Any]:
     found = {}
     for document in yaml.safe_load_all(documents):

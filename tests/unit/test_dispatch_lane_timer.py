@@ -32,6 +32,9 @@ class Emptiness:
     def chance(self) -> float:
         return 0.5
 
+    def clock(self) -> int:
+        return time.time_ns() // 1_000_000
+
     def flowing(self) -> bool:
         return True
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
@@ -66,11 +67,13 @@ class Tokens:
         monotonic_s: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         second_look_s: float = SECOND_LOOK_S,
+        turn_of: Callable[[int], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
+        """`turn_of`: what keeps other processes on the store from asking at the same time. Raises TokenUnavailable."""
         self._vault, self._database, self._client, self._app_of = vault, database, client, app_of
         self._purpose_of = purpose_of
         self._now_s, self._monotonic_s, self._chance = now_s, monotonic_s, chance
-        self._second_look_s = second_look_s
+        self._second_look_s, self._turn_of = second_look_s, turn_of
         self._accounts: dict[int, AccountTokens] = {}
         self._tasks: set[asyncio.Task[str | CredentialError]] = set()
         self._closed = False
@@ -116,13 +119,17 @@ class Tokens:
             for held in mine.held.values():
                 held.forced, held.forgiven = False, True
 
-    async def forget(self, account_id: int) -> None:
-        """Drop its access tokens, from memory and vault: sign-in, settings or secrets changed. The grant stays."""
+    def drop(self, account_id: int) -> None:
+        """Forget what is in memory of its tokens: the store has newer ones, or none."""
         mine = self._accounts.get(account_id)
         if mine is not None:
             if mine.idle:
                 del self._accounts[account_id]
             mine.forget()
+
+    async def forget(self, account_id: int) -> None:
+        """Drop its access tokens, from memory and vault: sign-in, settings or secrets changed. The grant stays."""
+        self.drop(account_id)
         await self._database.write(partial(sealed.drop_access, account_id=account_id))
 
     async def sign_in(self, account_id: int, grant: Grant) -> None:
@@ -212,7 +219,8 @@ class Tokens:
         async with mine.lock:  # one refresh token: one request at a time, whatever the purposes
             generation = mine.generation
             try:
-                return await self._renew(account_id, purpose, mine, forced)
+                async with self._turn_of(account_id):
+                    return await self._renew(account_id, purpose, mine, forced)
             except (TokenRefused, TokenUnavailable) as error:
                 return self._note(account_id, purpose, mine, error) if generation == mine.generation else error
             except CredentialError as error:

@@ -283,7 +283,7 @@ class PostgresWriter(Writer):
                 "WHERE pid = %s AND application_name = current_setting('application_name') AND usename = current_user",
                 (self._pid,),
             )
-        if self._alone and not _one(driver, "SELECT pg_try_advisory_lock(%s)", (_LOCK,)):
+        if self._alone and not _one(driver, "SELECT pg_try_advisory_lock_shared(%s)", (_LOCK,)):
             raise Held("another relay works on this database")
         self._pid = driver.info.backend_pid
         now = _one(driver, _NOW)

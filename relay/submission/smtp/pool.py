@@ -36,6 +36,7 @@ class Pool:
         self._idle_s, self._most_messages = idle_s, most_messages
         self._shelves: dict[int, _Shelf] = {}
         self._open: Counter[int] = Counter()
+        self._ends: dict[int, asyncio.Event] = {}  # set when the last connection of an account has ended
         self._ages: dict[int, int] = {}  # how often an account was forgotten while connections of it were open
         self._closed = False
 
@@ -54,6 +55,8 @@ class Pool:
         if not self._open[account_id]:
             del self._open[account_id]
             self._ages.pop(account_id, None)
+            if account_id in self._ends:
+                self._ends.pop(account_id).set()
         if connection is None:
             return
         log.debug("upstream.closed", account=connection.upstream.account, messages=connection.messages)
@@ -62,6 +65,11 @@ class Pool:
             shelf.idle.remove(connection)
             if not shelf.idle:
                 del self._shelves[account_id]
+
+    async def drained(self, account_id: int) -> None:
+        """Wait until no connection of the account is open."""
+        while account_id in self._open:
+            await self._ends.setdefault(account_id, asyncio.Event()).wait()
 
     def counts(self) -> dict[int, int]:
         """Open connections by account id, idle ones included."""

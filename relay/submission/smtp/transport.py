@@ -78,6 +78,10 @@ class SmtpTransport:
                 case Ending.BROKEN:
                     return
 
+    async def drained(self, account_id: int) -> None:
+        """See `submission.transport.Transport.drained`."""
+        await self._pool.drained(account_id)
+
     def connections(self) -> dict[int, int]:
         """Open connections by account id, idle ones included."""
         return self._pool.counts()

@@ -1,0 +1,73 @@
+"""The queue of a node that shares its store with others: what it has in hand is its own while it is heard of."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, and_, update
+
+from relay.database.schema import deliveries
+from relay.mail.ids import IdSource
+from relay.queue.nodes import Joined
+from relay.queue.store import Queue
+
+
+class Membership(Protocol):
+    """This process as a node of the fleet."""
+
+    async def join(self) -> Joined: ...
+    async def leave(self) -> None: ...
+    def alive(self) -> bool: ...
+
+
+class SharedQueue(Queue):
+    """As `Queue`; every dot is marked in the store before it goes out, since no other node could read a file here."""
+
+    shared = True
+
+    def __init__(self, *arguments: Any, membership: Membership, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._membership = membership
+
+    async def open(self) -> list[int]:
+        """Join. What a buried node left in doubt, whoever buries it tells: here it is always nothing."""
+        self._spool.open()
+        self.become(await self._membership.join())
+        self._ledger.clear()
+        await asyncio.to_thread(self._spool.sweep, set())
+        return []
+
+    def become(self, joined: Joined) -> None:
+        """This process is that node from now on. Its ids are made by the store's clock, and of its own number."""
+        self.node = self._spool.node = joined.node
+        self._ids = IdSource(node=joined.number, after=joined.largest, clock=lambda: self._clock() / 1000)
+
+    async def renew(self) -> bool:
+        """See to messages of which nobody knew whether they are ours; the heartbeat of the fleet renews the lease."""
+        unknown, self._unknown = self._unknown, {}
+        if not unknown:
+            return True
+
+        def release(connection: Connection) -> None:
+            mine = and_(deliveries.c.owner == self.node, deliveries.c.settled_at.is_(None))
+            connection.execute(update(deliveries).where(deliveries.c.message_id.in_(unknown), mine).values(owner=None))
+
+        try:
+            await self._database.write(release)
+        except BaseException:
+            self._unknown |= unknown
+            raise
+        for account_id in set(unknown.values()):
+            self.on_backlog(account_id)
+        return True
+
+    def leased(self) -> bool:
+        """See `Queue.leased`."""
+        return self._membership.alive() and self._database.available
+
+    async def close(self) -> None:
+        """See `Queue.close`; the leases go as well."""
+        await self._membership.leave()
+        self._ledger.clear()
+        self._ledger.close()
