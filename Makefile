@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test check lint types layers peers interop-more killtest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
-.PHONY: run test check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test sbom audit
+.PHONY: run test check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
 
 run: $(VENV)/.run
 	$(BIN)/relay serve
