@@ -265,7 +265,7 @@ class Fleet:
                 if account_id not in self._held:
                     self._held.add(account_id)
                     count("relay_lease_changes_total", change="taken")
-                    log.info("lease.taken", account_id=account_id, token=lease.token)
+                    log.info("lease.taken", account_id=account_id, fence=lease.token)
                 self.hands.granted(account_id, lease)
                 _answer(wanted[account_id], True)
         for account_id in refused:
