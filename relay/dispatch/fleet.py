@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from relay.credentials.oauth.errors import TokenUnavailable
-from relay.database.clock import steady_ms
 from relay.database.engine import Database
 from relay.dispatch import rounds
 from relay.dispatch.calls import Calls
+from relay.dispatch.clock_mark import uptime_ms
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.ids import format_id
 from relay.queue import leases, nodes
@@ -86,7 +86,7 @@ class Fleet:
 
     def alive(self) -> bool:
         """Is what this node holds still its own? Ask right before what nobody else may be doing."""
-        return steady_ms() < self._until
+        return uptime_ms() < self._until
 
     def holds(self, account_id: int) -> bool:
         """Does this node submit for the account?"""
@@ -151,7 +151,7 @@ class Fleet:
 
     async def join(self) -> Joined:
         """Become a node of the fleet. Raises StorageFailed."""
-        asked, lease_ms = steady_ms(), self._lease_ms
+        asked, lease_ms = uptime_ms(), self._lease_ms
 
         def write(connection: Connection) -> Joined:
             now = nodes.store_now(connection)
@@ -163,7 +163,7 @@ class Fleet:
         joined = await self._database.write(write)
         self.node = joined.node
         self._until = asked + lease_ms
-        self._careful_until = steady_ms() + lease_ms // 3
+        self._careful_until = uptime_ms() + lease_ms // 3
         log.info("node.joined", node=joined.node, name=self._who.name)
         self._tell_buried(joined.buried)
         return joined
@@ -191,7 +191,7 @@ class Fleet:
 
     async def beat(self) -> None:
         """Renew, see what became of the others, take up what is due."""
-        was_alive, asked = self.alive(), steady_ms()
+        was_alive, asked = self.alive(), uptime_ms()
         careful = asked < self._careful_until
         seen = await self._database.write(
             lambda c: rounds.beat(c, self.node, lease_ms=self._lease_ms, bury=was_alive and not careful)
@@ -201,7 +201,7 @@ class Fleet:
             return
         self._until = asked + self._lease_ms
         if not was_alive:  # the others may have had the same trouble: let them renew before they are judged
-            self._careful_until = steady_ms() + self._lease_ms
+            self._careful_until = uptime_ms() + self._lease_ms
         self._tell_buried(seen.buried)
         self._tell_leads(leads=seen.leads)
         if seen.in_doubt:
@@ -265,7 +265,7 @@ class Fleet:
                 if account_id not in self._held:
                     self._held.add(account_id)
                     count("relay_lease_changes_total", change="taken")
-                    log.info("lease.taken", account_id=account_id, token=lease.token)
+                    log.info("lease.taken", account_id=account_id, fence=lease.token)
                 self.hands.granted(account_id, lease)
                 _answer(wanted[account_id], True)
         for account_id in refused:

@@ -71,6 +71,8 @@ _TAKE = text(
 def in_turn(connection: Connection) -> None:
     """Until the transaction ends nobody else changes leases or nodes: whole batches would wait for each other."""
     if connection.dialect.name == "postgresql":
+        # A node that stands still in its turn must not keep the others from theirs.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
 
 

@@ -99,7 +99,7 @@ EVENTS: dict[str, Event] = {
     "node.deaf": _event("warning", "the connection that hears the other nodes broke; it is made again"),
     "node.misheard": _event("warning", "a call that this program does not understand: is another node newer?"),
     "node.silent": _event("warning", "another node did not answer in time"),
-    "lease.taken": _event("info", "this node submits for an account from now on", "token"),
+    "lease.taken": _event("info", "this node submits for an account from now on", "fence"),
     "lease.released": _event("info", "this node does not submit for an account any more"),
     # accounts and their upstreams
     "account.suspended": _event("error", "its mail waits for the owner or an operator", "waiting"),

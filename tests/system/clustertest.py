@@ -239,6 +239,11 @@ async def run(
             deadline = time.monotonic() + 120 + messages / 200
             while len(ledger.acknowledged) < messages and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
+        except BaseException:
+            for node in fleet.nodes:
+                if node.running:
+                    node.kill()  # also one that stands still
+            raise
         finally:
             load.cancel()
             await asyncio.wait([load])
