@@ -123,7 +123,7 @@ def _move(to: str, password_file: Path | None, as_json: bool) -> None:
 
 def _migrate_postgresql(database: DatabaseSettings, as_json: bool) -> None:
     """Past any daemon: there may be none, and one that runs has refused to start with the schema of before."""
-    from relay.database.engine import require_driver
+    from relay.config.extras import require_driver
     from relay.database.migration import HEAD
     from relay.mail.errors import RelayError
 

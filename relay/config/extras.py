@@ -27,6 +27,14 @@ def require_extras(settings: RelaySettings) -> None:
         raise ExtraMissing("RELAY_TELEMETRY__OTLP_ENDPOINT", "otel")
     if settings.notices.urls and not _is_there("apprise"):
         raise ExtraMissing("RELAY_NOTICES__URLS", "notify")
+    if settings.database.postgresql:
+        require_driver()
+
+
+def require_driver() -> None:
+    """Is there what a store in PostgreSQL needs? Raises ExtraMissing."""
+    if not _is_there("psycopg"):
+        raise ExtraMissing("RELAY_DATABASE__URL", "postgres")
 
 
 def _is_there(*modules: str) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from relay.config.extras import require_driver
 from relay.control.refusal import ControlError
 from relay.database.copying import CopyDiffers, NotEmpty
-from relay.database.engine import Database, StoreLocked, connect_sqlite, lock, open_store, require_driver, sync_folder
+from relay.database.engine import Database, StoreLocked, connect_sqlite, lock, open_store, sync_folder
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.transfer import Copied, into_folder, into_postgresql
 

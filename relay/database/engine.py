@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import importlib.util
 import os
 import sqlite3
 import time
@@ -18,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from relay.config.extras import require_driver
 from relay.database import migration
 from relay.database.writer import Call, Operation, Writer
 from relay.mail.errors import RelayError, StorageFailed, StorageFull
@@ -228,7 +228,7 @@ async def open_store(
 ) -> AsyncIterator[Database]:
     """The store that `settings` name. `alone` False: a PostgreSQL store may be used by others meanwhile.
 
-    Raises as `open_database`, or StorageFailed, ServerUnfit, SchemaTooOld; DriverMissing.
+    Raises as `open_database`, or StorageFailed, ServerUnfit, SchemaTooOld; ExtraMissing.
     """
     if not settings.postgresql:
         async with open_database(settings.file, on_lost=on_lost) as database:
@@ -239,16 +239,6 @@ async def open_store(
 
     async with open_postgresql(settings, data_dir, alone=alone, on_lost=on_lost or (lambda error: None)) as store:
         yield store
-
-
-class DriverMissing(RelayError):
-    """PostgreSQL is wanted, and its driver is not installed."""
-
-
-def require_driver() -> None:
-    """Raises DriverMissing, which names the command that helps."""
-    if importlib.util.find_spec("psycopg") is None:
-        raise DriverMissing("RELAY_DATABASE__URL: PostgreSQL needs its driver; run: pip install 'authrelay[postgres]'")
 
 
 def _unusable(path: Path, error: DBAPIError) -> StorageFailed | StorageFull:
