@@ -233,7 +233,7 @@ def test_migrate_says_what_it_did(run: Run) -> None:
     add(run)
     assert "up to date" in run("migrate").out
     assert run("migrate", "--json").json["migrated"] is False
-    refused(run("migrate", "--to", "sqlite:///x"), "not in this release")
+    refused(run("migrate", "--to", "sqlite:///x"), "relay backup")
 
 
 def test_audit_shows_who_and_what(run: Run) -> None:
