@@ -49,7 +49,7 @@ def suite(inside: Image, tmp_path: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
     [package] = inside.root.glob("opt/relay/lib/python3*/site-packages/relay")
-    (folder / "relay").symlink_to(f"/{package.relative_to(image.root)}")
+    (folder / "relay").symlink_to(f"/{package.relative_to(inside.root)}")
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
     return folder
 
