@@ -46,28 +46,28 @@ async def queue_hold(
     control: Control, *, ids: list[str] | None = None, filters: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Stop messages that wait, until they are released."""
-    return await _do(control, "hold", ids, filters, control.queue.hold)
+    return await _do(control, "hold", ids, filters, control.queue.operator.hold)
 
 
 async def queue_release(
     control: Control, *, ids: list[str] | None = None, filters: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Let held messages go on."""
-    return await _do(control, "release", ids, filters, control.queue.release)
+    return await _do(control, "release", ids, filters, control.queue.operator.release)
 
 
 async def queue_remove(
     control: Control, *, ids: list[str] | None = None, filters: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Give messages up without sending them."""
-    return await _do(control, "remove", ids, filters, control.queue.remove)
+    return await _do(control, "remove", ids, filters, control.queue.operator.remove)
 
 
 async def queue_retry(
     control: Control, *, ids: list[str] | None = None, filters: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Try messages now, and end the rest of their accounts."""
-    return await _do(control, "retry", ids, filters, control.queue.retry)
+    return await _do(control, "retry", ids, filters, control.queue.operator.retry)
 
 
 async def _do(

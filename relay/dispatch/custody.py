@@ -87,7 +87,7 @@ class Custody:
             route = self._directory.route(reverse_path)
             return route.account_id if route is not None else None
 
-        if await self._queue.reroute(resolve):
+        if await self._queue.operator.reroute(resolve):
             for account_id, due_at in (await self._queue.due_times()).items():
                 self._lane_of(account_id).backlog(due_at)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -115,7 +114,7 @@ class Dispatcher:
         self.queue.willing = lambda account_id: self._lane(account_id).willing()
         self.queue.on_fresh = self.offer
         self.queue.on_backlog = self.offer_later
-        self.queue.withdraw = self._custody.withdraw
+        self.queue.operator.withdraw = self._custody.withdraw
         self._verdicts.open()
         await self.health.start()
         self._spawn(self._upkeep.run(), _UPKEEP)
@@ -285,13 +284,7 @@ class Dispatcher:
         lane = self._lanes.get(account_id)
         if lane is None:
             return {"resting_s": 0, "in_hand": 0, "active": 0, "connections": 0, "cause": ""}
-        return {
-            "resting_s": max(0, round(lane.resting_until - time.monotonic())),
-            "in_hand": len(lane.ready),
-            "active": lane.active,
-            "connections": len(lane.workers),
-            "cause": lane.rest_cause if lane.resting_until > time.monotonic() else "",
-        }
+        return lane.state()
 
     def sent(self, account_id: int) -> dict[int, int] | None:
         """What counts against the daily quota of an account, by hour number; None: it is not known here."""

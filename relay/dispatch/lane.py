@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,11 +14,11 @@ from relay.dispatch.attempt import Attempt
 from relay.dispatch.pace import Pace, Quota
 from relay.dispatch.schedule import backoff_s, jittered
 from relay.dispatch.verdict import LaneAction, Rest, Strike, Suspend
+from relay.dispatch.worker import Worker
 from relay.mail.outcome import Outcome
-from relay.queue.ledger import LedgerFull
 from relay.queue.model import Message
 from relay.queue.store import Queue
-from relay.submission.transport import Submission, Transport
+from relay.submission.transport import Transport
 from relay.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -170,10 +170,13 @@ class Lane:
 
     def _start(self, upstream: Upstream) -> None:
         self._starting += 1
-        worker = _Worker(self, upstream)
+        worker = Worker(self, upstream, self._services, begun=self._begun)
         task = asyncio.create_task(worker.run(), name=f"lane {self.account_id}")
         self.workers.add(task)
         task.add_done_callback(self._stopped)
+
+    def _begun(self) -> None:
+        self._starting -= 1
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self.workers.discard(task)
@@ -323,6 +326,17 @@ class Lane:
             self._services.rested(self, seconds)
         self._wake_in(self.resting_until - time.monotonic())
 
+    def state(self) -> dict[str, object]:
+        """What it is doing right now, for people."""
+        rests_s = self.resting_until - time.monotonic()
+        return {
+            "resting_s": max(0, round(rests_s)),
+            "in_hand": len(self.ready),
+            "active": self.active,
+            "connections": len(self.workers),
+            "cause": self.rest_cause if rests_s > 0 else "",
+        }
+
     @property
     def busy(self) -> bool:
         """Something is in hand, or on its way."""
@@ -350,52 +364,3 @@ class Lane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _Worker:
-    """The lane as one connection sees it (submission.transport.Source)."""
-
-    __slots__ = ("_lane", "_took", "_upstream")
-
-    def __init__(self, lane: Lane, upstream: Upstream) -> None:
-        self._lane, self._upstream, self._took = lane, upstream, False
-
-    async def run(self) -> None:
-        try:
-            await self._lane._services.transport.carry(self._upstream, self)
-        finally:
-            self._begun()
-
-    def _begun(self) -> None:
-        if not self._took:
-            self._took = True
-            self._lane._starting -= 1
-
-    def take(self) -> Submission | None:
-        self._begun()
-        return self._lane.take(self._upstream)
-
-    def before_dot(self, submission: Submission) -> Awaitable[bool] | bool:
-        assert isinstance(submission, Attempt)
-        queue = self._lane._services.queue
-        if not queue.leased():
-            return False
-        if submission.slot is None:  # not asked before
-            try:
-                submission.slot = queue.dot(submission.message_id)
-            except LedgerFull:
-                return False
-        if queue.shared or submission.upstream.in_doubt == "hold":
-            return self._marked(submission)
-        return True
-
-    async def _marked(self, attempt: Attempt) -> bool:
-        queue = self._lane._services.queue
-        if not await queue.mark_dot(attempt.message):
-            attempt.fenced = True
-            return False
-        return queue.leased()  # the mark may have taken long, or this process may have stood still
-
-    def report(self, submission: Submission, outcomes: Sequence[Outcome]) -> None:
-        assert isinstance(submission, Attempt)
-        self._lane.report(submission, outcomes)

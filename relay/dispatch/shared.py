@@ -39,7 +39,7 @@ class SharedDispatcher(Dispatcher):
         """See `Dispatcher.start`; and work in the fleet from now on."""
         await super().start()
         self._fleet.hands = self
-        self.queue.withdraw = self._withdraw_everywhere
+        self.queue.operator.withdraw = self._withdraw_everywhere
         self._fleet.beat_soon()
 
     def flowing(self) -> bool:

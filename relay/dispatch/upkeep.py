@@ -92,7 +92,7 @@ class Upkeep:
         by_ms = self.unfollowed_ms()
         if by_ms:
             if self.leads is None or self.leads():
-                await self._queue.follow_clock(by_ms)
+                await self._queue.aging.follow_clock(by_ms)
             self._began += by_ms
             self._moved(by_ms)
             log.warning("daemon.clock_set", by_s=by_ms // 1000)
@@ -105,22 +105,24 @@ class Upkeep:
         if self.unfollowed_ms() or (self.leads is not None and not self.leads()):
             return
         until = time.monotonic() + _AGE_S
-        for message, delivery in await self._queue.expire(self._lifetime_ms, limit=_AGED):
+        for message, delivery in await self._queue.aging.expire(self._lifetime_ms, limit=_AGED):
             self._expired(message, delivery)
         await self._tell_of_delays(until)
         swept = 0
-        while (pruned := await self._queue.prune(self._history_ms, limit=_AGED)) and time.monotonic() < until:
+        while (pruned := await self._queue.aging.prune(self._history_ms, limit=_AGED)) and time.monotonic() < until:
             swept += pruned
-        await self._queue.prune_audit(_AUDIT_MS, limit=_AGED)
+        await self._queue.aging.prune_audit(_AUDIT_MS, limit=_AGED)
         if swept + pruned:
             log.info("queue.swept", messages=swept + pruned)
-        await self._queue.shrink()
+        await self._queue.aging.shrink()
 
     async def _tell_of_delays(self, until: float) -> None:
         if not self._delay_ms:
             return
         while True:
-            found, self._looked_at, done = await self._queue.delay(self._delay_ms, after=self._looked_at, limit=_AGED)
+            found, self._looked_at, done = await self._queue.aging.delay(
+                self._delay_ms, after=self._looked_at, limit=_AGED
+            )
             for row in found:
                 self._delayed(row)
             if done or time.monotonic() >= until:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Row, and_, delete, select, text, update
 
+from relay.database.engine import Database
 from relay.database.schema import (
     FAR_FUTURE_MS,
     attempts,
@@ -24,7 +27,8 @@ from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_req
 from relay.mail.ids import first_id_at
 from relay.queue.model import Delivery, Message, Owed, State
 from relay.queue.ours import prune_record
-from relay.queue.owed import asked_for, owe, sender_is_owed, unfinished, unsettled
+from relay.queue.owed import asked_for, owe, owe_delayed, sender_is_owed, unfinished, unsettled
+from relay.queue.spool import Spool
 
 _FREE_PAGES = 4096
 # What lies ahead of a clock that was set back would hold notices up, or keep limits shut, for as long.
@@ -32,7 +36,68 @@ _MOMENTS = (owed.c.due_at, notices.c.at, conditions.c.notified_at, login_tries.c
 _PAGES_AT_A_TIME = 2048
 
 
-def expire(
+class Aging:
+    """What time does, done when it is asked for. `owed` is called when a sender has to be told something.
+
+    `announce` gets the accounts of what may be due sooner.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        *,
+        announce: Callable[[int], None],
+        owed: Callable[[], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._on_backlog = announce
+        self._on_owed = owed
+        self._clock = clock
+
+    async def expire(self, lifetime_ms: int, *, limit: int) -> list[tuple[Message, Delivery]]:
+        """Settle what waits in the store longer than its lifetime (held deliveries excepted); what was expired."""
+        cutoff = self._clock() - lifetime_ms
+        expired, files = await self._database.write(lambda c: _expire(c, cutoff, self._clock(), limit))
+        await asyncio.to_thread(self._spool.remove, files)
+        if expired:
+            self._on_owed()
+        return expired
+
+    async def follow_clock(self, by_ms: int) -> None:
+        """The clock was set by so much (negative: back) while this ran: ages and waits stay as they are."""
+        now = self._clock()
+        for account_id in await self._database.write(lambda c: _follow_clock(c, by_ms, now)):
+            self._on_backlog(account_id)
+
+    async def delay(self, age_ms: int, *, after: int, limit: int) -> tuple[list[Row[Any]], int, bool]:
+        """Owe a word about what waits for `age_ms`; see `owed.owe_delayed`."""
+        now = self._clock()
+        found, last, done = await self._database.write(
+            lambda c: owe_delayed(c, after=after, before_ms=now - age_ms, now=now, limit=limit)
+        )
+        if found:
+            self._on_owed()
+        return found, last, done
+
+    async def prune(self, history_ms: int, *, limit: int) -> int:
+        """Forget settled messages older than `history_ms`, at most `limit`; how many."""
+        cutoff = self._clock() - history_ms
+        return await self._database.write(lambda c: _prune(c, cutoff, limit))
+
+    async def prune_audit(self, kept_ms: int, *, limit: int) -> int:
+        """Forget entries of the audit trail that are older than `kept_ms`, at most `limit`; how many."""
+        cutoff = self._clock() - kept_ms
+        return await self._database.write(lambda c: _prune_audit(c, cutoff, limit))
+
+    async def shrink(self) -> None:
+        """Give some of the store's free pages back to the device."""
+        await self._database.write(_shrink)
+
+
+def _expire(
     connection: Connection, cutoff: int, now: int, limit: int
 ) -> tuple[list[tuple[Message, Delivery]], list[str]]:
     """Settle as expired what waits and was accepted before `cutoff`; the deliveries, and spool files done with."""
@@ -51,7 +116,7 @@ def expire(
     ).all()
     expired: list[tuple[Message, Delivery]] = []
     for row in rows:
-        message, delivery = _expired(row)
+        message, delivery = _as_expired(row)
         connection.execute(
             update(deliveries)
             .where(deliveries.c.message_id == message.id, deliveries.c.number == delivery.number)
@@ -75,7 +140,7 @@ def expire(
     return expired, [row.spool for row in rows_done if row.spool is not None]
 
 
-def follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
+def _follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
     """The clock was set by `by_ms`, to `now`: keep ages and waits; the accounts of what waits.
 
     Set forward: what was accepted before is younger than it seems; that its waits are over early harms nobody.  Set
@@ -95,7 +160,7 @@ def follow_clock(connection: Connection, by_ms: int, now: int) -> list[int]:
     return list(connection.scalars(waiting))
 
 
-def _expired(row: Row[Any]) -> tuple[Message, Delivery]:
+def _as_expired(row: Row[Any]) -> tuple[Message, Delivery]:
     """With what was asked about notices, and without content: nothing of it will be sent."""
     asked = recipient_request(row.deliveries_notify, row.deliveries_orcpt)
     delivery = Delivery(
@@ -129,7 +194,7 @@ def _expired(row: Row[Any]) -> tuple[Message, Delivery]:
     return message, delivery
 
 
-def prune(connection: Connection, cutoff: int, limit: int) -> int:
+def _prune(connection: Connection, cutoff: int, limit: int) -> int:
     """Delete messages accepted before `cutoff` of which nothing is to be sent, with all their history; how many.
 
     What nobody could be told of by then goes as well: nothing is kept for ever.
@@ -150,7 +215,7 @@ def prune(connection: Connection, cutoff: int, limit: int) -> int:
     return len(ids)
 
 
-def prune_audit(connection: Connection, cutoff: int, limit: int) -> int:
+def _prune_audit(connection: Connection, cutoff: int, limit: int) -> int:
     """Delete entries of the audit trail of before `cutoff`, oldest first; how many. A trigger refuses younger ones."""
     old = select(audit.c.id).where(audit.c.at < cutoff).order_by(audit.c.id).limit(limit)
     ids = list(connection.scalars(old))
@@ -165,7 +230,7 @@ def owed_files(connection: Connection) -> set[str]:
     return {row.spool for row in connection.execute(named)}
 
 
-def shrink(connection: Connection) -> None:
+def _shrink(connection: Connection) -> None:
     """Cut free pages off the file, some at a time, once there are many (sqlite.org/pragma.html, incremental_vacuum)."""
     if connection.dialect.name == "sqlite" and connection.scalar(text("PRAGMA freelist_count")) > _FREE_PAGES:
         connection.execute(text(f"PRAGMA incremental_vacuum({_PAGES_AT_A_TIME})")).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, select, update
@@ -11,6 +12,7 @@ from relay.mail.content import Content
 from relay.mail.dsn import NO_MESSAGE_REQUEST, NO_RECIPIENT_REQUEST, message_request, recipient_request
 from relay.queue.leases import holds, of_account
 from relay.queue.model import Delivery, Message, State
+from relay.queue.operations import Fenced
 
 OVERHEAD = 2048  # octets a message in memory costs besides its content
 
@@ -149,6 +151,44 @@ def release(connection: Connection, node: int) -> int:
     """Give back what a node holds whose dots are all settled; how many deliveries."""
     mine = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner == node)
     return connection.execute(update(deliveries).where(mine).values(owner=None, state=untried())).rowcount
+
+
+def disown(connection: Connection, node: int, message_ids: Iterable[int]) -> None:
+    """Messages of which nobody knew whether they are in the store: if they are, they are in nobody's hand."""
+    mine = and_(deliveries.c.owner == node, deliveries.c.settled_at.is_(None))
+    connection.execute(update(deliveries).where(deliveries.c.message_id.in_(message_ids), mine).values(owner=None))
+
+
+def mark(connection: Connection, message_id: int, tokens: Mapping[int, int]) -> None:
+    """Mark claimed deliveries, by number, as being in their dot. Raises Fenced when somebody else changed one."""
+    for number, token in tokens.items():
+        marked = (
+            update(deliveries)
+            .where(_claimed(message_id, number, token), deliveries.c.settled_at.is_(None))
+            .values(state=State.ACTIVE.value)
+        )
+        if not connection.execute(marked).rowcount:
+            raise Fenced("a delivery was changed by somebody else")
+
+
+def give_back(connection: Connection, given: Sequence[tuple[int, int, Delivery]], not_before: int | None) -> None:
+    """Put deliveries (message, account, delivery) back that are untried; None: they are due as before."""
+    for message_id, account_id, delivery in given:
+        connection.execute(
+            update(deliveries)
+            .where(_claimed(message_id, delivery.number, delivery.token))
+            .values(
+                owner=None,
+                account_id=account_id,
+                state=untried(),
+                due_at=deliveries.c.due_at if not_before is None else max(delivery.due_at, not_before),
+            )
+        )
+
+
+def _claimed(message_id: int, number: int, token: int) -> ColumnElement[bool]:
+    """That delivery, unless it was claimed anew since."""
+    return and_(deliveries.c.message_id == message_id, deliveries.c.number == number, deliveries.c.token == token)
 
 
 def _give_up(connection: Connection, of: ColumnElement[bool], now: int) -> list[int]:

@@ -13,7 +13,7 @@ from relay.database.statements import Batch, Plan
 from relay.database.writer import Operation
 from relay.mail.errors import RelayError
 from relay.queue.kinds import ACCEPT, FENCED, FORGET, NOTE, OWE, RECORD, SETTLE, TELL
-from relay.queue.model import Arrival
+from relay.queue.model import SETTLED, Arrival, Message, Owed, Settlement
 
 _FENCED = "fenced"  # what the trigger below raises
 
@@ -220,6 +220,53 @@ class Settle(Operation[bool]):
     def failure(self, error: Exception) -> Exception:
         """See `Operation.failure`."""
         return Fenced("a delivery was changed by somebody else") if _is_fence(error) else error
+
+
+def settle(message: Message, settlements: Sequence[Settlement], now: int, *, wait_ms: int, files: bool) -> Settle:
+    """The next state of claimed deliveries. `wait_ms`: until aftercare tells; `files`: large contents are files."""
+    states: list[tuple[object, ...]] = []
+    records: list[tuple[object, ...]] = []
+    tells: list[tuple[object, ...]] = []
+    settles = copies = False
+    for settlement in settlements:
+        delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
+        tried = delivery.attempts + (attempt is not None)
+        final = state in SETTLED
+        settles = settles or final
+        copies = copies or settlement.copy
+        states.append(
+            (
+                delivery.number,
+                delivery.token,
+                state.value,
+                None if final else settlement.due_at,
+                tried,
+                message.account_id if message.moved else None,
+                now if final else None,
+                int(settlement.possible_duplicate),
+            )
+        )
+        if attempt is not None:
+            records.append(
+                (
+                    delivery.number,
+                    tried,
+                    now,
+                    message.account_id,
+                    attempt.outcome,
+                    attempt.stage,
+                    attempt.code,
+                    attempt.status,
+                    attempt.reply,
+                    attempt.cause,
+                    attempt.elapsed_ms,
+                )
+            )
+        if settlement.owes is not None:
+            tells.append((delivery.number, settlement.owes.value, now + wait_ms))
+    if copies:
+        tells.append((0, Owed.COPY.value, now))
+    return Settle(message.id, states, records, settles, files and message.content.spool is not None, tells)
 
 
 def _is_fence(error: Exception) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, and_, update
-
-from relay.database.schema import deliveries
 from relay.mail.ids import IdSource
+from relay.queue.claims import disown
 from relay.queue.nodes import Joined
 from relay.queue.store import Queue
 
@@ -49,12 +47,8 @@ class SharedQueue(Queue):
         if not unknown:
             return True
 
-        def release(connection: Connection) -> None:
-            mine = and_(deliveries.c.owner == self.node, deliveries.c.settled_at.is_(None))
-            connection.execute(update(deliveries).where(deliveries.c.message_id.in_(unknown), mine).values(owner=None))
-
         try:
-            await self._database.write(release)
+            await self._database.write(lambda c: disown(c, self.node, unknown))
         except BaseException:
             self._unknown |= unknown
             raise

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from relay.database.engine import Database
 from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages, nodes
@@ -17,11 +16,13 @@ from relay.mail.dsn import NO_MESSAGE_REQUEST
 from relay.mail.errors import CommitUnknown, StorageFull
 from relay.mail.ids import IdSource
 from relay.mail.reencode import Reencoder
-from relay.queue import aging, operator, owed
-from relay.queue.claims import OVERHEAD, claim, recover, untried
+from relay.queue import claims
+from relay.queue.aging import Aging, owed_files
+from relay.queue.claims import OVERHEAD, claim, recover
 from relay.queue.ledger import DotLedger
-from relay.queue.model import SETTLED, Arrival, Delivery, Message, Owed, Settlement, State
-from relay.queue.operations import Accept, Fenced, Settle, notes
+from relay.queue.model import Arrival, Delivery, Message, Settlement, State
+from relay.queue.operations import Accept, Fenced, notes, settle
+from relay.queue.operator import Operator
 from relay.queue.rewriting import rewrite
 from relay.queue.room import Room
 from relay.queue.snapshot import Snapshot, take_snapshot
@@ -69,13 +70,26 @@ class Queue:
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
         self.verdicts = Verdicts(database)
+        self.operator = Operator(
+            database,
+            spool,
+            claiming=self._claiming,
+            announce=lambda account_id: self.on_backlog(account_id),
+            clock=lambda: self._clock(),
+        )
+        self.aging = Aging(
+            database,
+            spool,
+            announce=lambda account_id: self.on_backlog(account_id),
+            owed=lambda: self.on_owed(),
+            clock=lambda: self._clock(),
+        )
         self.node = 0
         self.willing: Callable[[int], bool] = lambda account_id: False
         self.on_fresh: Callable[[Message], None] = lambda message: None
         self.on_backlog: Callable[[int], None] = lambda account_id: None
         self.on_owed: Callable[[], None] = lambda: None  # a sender has to be told something
         self.on_copy: Callable[[], None] = lambda: None  # a mailbox's Sent is to have something
-        self.withdraw: Callable[[Sequence[int]], Awaitable[None]] = _nothing_in_hand
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -94,7 +108,7 @@ class Queue:
         self.node = node
         self._lease_until = time.monotonic() + NODE_LEASE_S
         self._spool.node = node
-        known = await self._database.read(aging.owed_files)
+        known = await self._database.read(owed_files)
         await asyncio.to_thread(self._spool.sweep, known)
         return in_doubt
 
@@ -120,11 +134,8 @@ class Queue:
             changed = connection.execute(
                 update(nodes).where(nodes.c.id == self.node).values(lease_until=until)
             ).rowcount
-            if unknown:  # if they are in the store, they are in nobody's hand
-                mine = and_(deliveries.c.owner == self.node, deliveries.c.settled_at.is_(None))
-                connection.execute(
-                    update(deliveries).where(deliveries.c.message_id.in_(unknown), mine).values(owner=None)
-                )
+            if unknown:
+                claims.disown(connection, self.node, unknown)
             return changed
 
         try:
@@ -150,15 +161,7 @@ class Queue:
         if self._visiting:  # the ledger is the daemon's
             self._ledger.close()
             return
-        await self._database.write(
-            lambda c: (
-                c.execute(
-                    update(deliveries)
-                    .where(deliveries.c.settled_at.is_(None), deliveries.c.owner == self.node)
-                    .values(owner=None, state=untried())
-                ).rowcount
-            )
-        )
+        await self._database.write(lambda c: claims.release(c, self.node))
         self._ledger.clear()
         self._ledger.close()
 
@@ -319,23 +322,11 @@ class Queue:
     async def mark_dot(self, message: Message) -> bool:
         """Durably mark claimed deliveries as being in their dot; False: they were changed by somebody else."""
         tokens = {delivery.number: delivery.token for delivery in message.deliveries}
-
-        def mark(connection: Connection) -> bool:
-            changed = 0
-            for number, token in tokens.items():
-                changed += connection.execute(
-                    update(deliveries)
-                    .where(_is(message.id, number), deliveries.c.token == token, deliveries.c.settled_at.is_(None))
-                    .values(state=State.ACTIVE.value)
-                ).rowcount
-            if changed < len(tokens):
-                raise Fenced("a delivery was changed by somebody else")
-            return True
-
         try:
-            return await self._database.write(mark)
+            await self._database.write(lambda c: claims.mark(c, message.id, tokens))
         except Fenced:
             return False
+        return True
 
     def settle(self, message: Message, settlements: Sequence[Settlement]) -> asyncio.Future[bool]:
         """Record the next state of claimed deliveries; the future completes when that is durable.
@@ -344,53 +335,11 @@ class Queue:
         future) Fenced when a delivery was changed by somebody else, StorageFull or StorageFailed when nothing
         could be recorded: then the call must be made again before anything new is sent.
         """
-        now = self._clock()
-        states: list[tuple[object, ...]] = []
-        records: list[tuple[object, ...]] = []
-        tells: list[tuple[object, ...]] = []
-        settles = copies = False
-        for settlement in settlements:
-            delivery, state, attempt = settlement.delivery, settlement.state, settlement.attempt
-            tried = delivery.attempts + (attempt is not None)
-            final = state in SETTLED
-            settles = settles or final
-            copies = copies or settlement.copy
-            states.append(
-                (
-                    delivery.number,
-                    delivery.token,
-                    state.value,
-                    None if final else settlement.due_at,
-                    tried,
-                    message.account_id if message.moved else None,
-                    now if final else None,
-                    int(settlement.possible_duplicate),
-                )
-            )
-            if attempt is not None:
-                records.append(
-                    (
-                        delivery.number,
-                        tried,
-                        now,
-                        message.account_id,
-                        attempt.outcome,
-                        attempt.stage,
-                        attempt.code,
-                        attempt.status,
-                        attempt.reply,
-                        attempt.cause,
-                        attempt.elapsed_ms,
-                    )
-                )
-            if settlement.owes is not None:
-                # An application that waits may hear it itself: until then nobody is told (see `Expected.heard`).
-                wait_ms = HEARD_MS if message.id in self.verdicts.waiting else 0
-                tells.append((delivery.number, settlement.owes.value, now + wait_ms))
-        if copies:
-            tells.append((0, Owed.COPY.value, now))
-        spooled = message.content.spool is not None and not self._database.shared  # rows go with the state
-        return self._database.submit_patiently(Settle(message.id, states, records, settles, spooled, tells))
+        # An application that waits may hear it itself: until then nobody is told (see `Expected.heard`).
+        wait_ms = HEARD_MS if message.id in self.verdicts.waiting else 0
+        files = not self._database.shared  # rows of a content go with the state
+        operation = settle(message, settlements, self._clock(), wait_ms=wait_ms, files=files)
+        return self._database.submit_patiently(operation)
 
     async def drop_content(self, message: Message) -> None:
         """Remove the spool file of a message of which nothing is owed any more."""
@@ -421,113 +370,13 @@ class Queue:
         self._memory_left += message.held_bytes
         message.held_bytes = 0
 
-    # -- what an operator asks for -------------------------------------------------------------------------
-
-    # `only` is a condition on `deliveries`: those of the messages that it does not fit are left alone.
-
-    async def hold(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
-        """Stop deliveries that wait; how many were stopped. One in an attempt right now goes on."""
-        async with self._claiming:  # a lane with room would take them in hand again at once
-            await self.withdraw(ids)
-            return await self._database.write(lambda c: operator.hold(c, ids, only))
-
-    async def release(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
-        """Let held deliveries go on at once; how many."""
-        changed = await self._database.write(lambda c: operator.release(c, ids, self._clock(), only))
-        await self._announce(ids)
-        return changed
-
-    async def retry(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
-        """Make deferred deliveries due now; how many."""
-        changed = await self._database.write(lambda c: operator.retry(c, ids, self._clock(), only))
-        await self._announce(ids)
-        return changed
-
-    async def remove(self, ids: Sequence[int], only: ColumnElement[bool] | None = None) -> int:
-        """Settle waiting deliveries without sending them; how many. One in an attempt right now goes on."""
-        async with self._claiming:
-            await self.withdraw(ids)
-            changed, files = await self._database.write(lambda c: operator.remove(c, ids, self._clock(), only))
-        await asyncio.to_thread(self._spool.remove, files)
-        return changed
-
-    async def reroute(self, resolve: Callable[[str, int, bool], int | None]) -> int:
-        """Move what waits in the store to the lanes its senders route to now; how many deliveries moved."""
-        return await self._database.write(lambda c: operator.reroute(c, resolve))
-
-    async def _announce(self, ids: Sequence[int]) -> None:
-        query = select(deliveries.c.account_id).where(deliveries.c.message_id.in_(list(ids))).distinct()
-        for account_id in await self._database.read(lambda c: [row[0] for row in c.execute(query)]):
-            self.on_backlog(account_id)
-
-    async def expire(self, lifetime_ms: int, *, limit: int) -> list[tuple[Message, Delivery]]:
-        """Settle what waits in the store longer than its lifetime (held deliveries excepted); what was expired."""
-        cutoff = self._clock() - lifetime_ms
-        expired, files = await self._database.write(lambda c: aging.expire(c, cutoff, self._clock(), limit))
-        await asyncio.to_thread(self._spool.remove, files)
-        if expired:
-            self.on_owed()
-        return expired
-
-    async def follow_clock(self, by_ms: int) -> None:
-        """The clock was set by so much (negative: back) while this ran; see `aging.follow_clock`."""
-        now = self._clock()
-        for account_id in await self._database.write(lambda c: aging.follow_clock(c, by_ms, now)):
-            self.on_backlog(account_id)
-
-    async def delay(self, age_ms: int, *, after: int, limit: int) -> tuple[list[Row[Any]], int, bool]:
-        """Owe a word about what waits for `age_ms`; see `owed.owe_delayed`."""
-        now = self._clock()
-        found, last, done = await self._database.write(
-            lambda c: owed.owe_delayed(c, after=after, before_ms=now - age_ms, now=now, limit=limit)
-        )
-        if found:
-            self.on_owed()
-        return found, last, done
-
-    async def shrink(self) -> None:
-        """Give some of the store's free pages back to the device."""
-        await self._database.write(aging.shrink)
-
-    async def prune(self, history_ms: int, *, limit: int) -> int:
-        """Forget settled messages older than `history_ms`, at most `limit`; how many."""
-        cutoff = self._clock() - history_ms
-        return await self._database.write(lambda c: aging.prune(c, cutoff, limit))
-
-    async def prune_audit(self, kept_ms: int, *, limit: int) -> int:
-        """Forget entries of the audit trail that are older than `kept_ms`, at most `limit`; how many."""
-        cutoff = self._clock() - kept_ms
-        return await self._database.write(lambda c: aging.prune_audit(c, cutoff, limit))
-
     async def give_back(self, given: Sequence[Message], *, later_ms: int = 0) -> None:
         """Return deliveries that were in hand untried to the store, due as before; anyone may claim them.
 
         `later_ms`: due no sooner than so much later.
         """
-        not_before = self._clock() + later_ms
+        not_before = self._clock() + later_ms if later_ms else None
         parts = [(message.id, message.account_id, each) for message in given for each in message.deliveries]
-
-        def release(connection: Connection) -> None:
-            for message_id, account_id, delivery in parts:
-                connection.execute(
-                    update(deliveries)
-                    .where(_is(message_id, delivery.number), deliveries.c.token == delivery.token)
-                    .values(
-                        owner=None,
-                        account_id=account_id,
-                        state=untried(),
-                        due_at=max(delivery.due_at, not_before) if later_ms else deliveries.c.due_at,
-                    )
-                )
-
-        await self._database.write(release)
+        await self._database.write(lambda c: claims.give_back(c, parts, not_before))
         for message in given:
             self.put_down(message)
-
-
-async def _nothing_in_hand(ids: Sequence[int]) -> None:
-    """Without a dispatcher every delivery waits in the store."""
-
-
-def _is(message_id: int, number: int) -> ColumnElement[bool]:
-    return and_(deliveries.c.message_id == message_id, deliveries.c.number == number)

@@ -114,7 +114,7 @@ async def test_a_deferred_delivery_is_not_due_before_its_time(tmp_path: Path) ->
         later = int(time.time() * 1000) + 60_000
         await store.queue.settle(message, [Settlement(message.deliveries[0], State.DEFERRED, later, TAKEN)])
         assert await store.queue.claim_due(1, limit=10) == ([], later)
-        assert await store.queue.retry([message.id]) == 1
+        assert await store.queue.operator.retry([message.id]) == 1
         [again], _ = await store.queue.claim_due(1, limit=10)
         assert (again.deliveries[0].attempts, again.deliveries[0].token) == (1, 2)
 
@@ -181,7 +181,7 @@ async def test_an_account_that_holds_what_is_in_doubt_holds_exactly_what_was_mar
         assert store.in_doubt == [ids[1]]
         claimed, _ = await store.queue.claim_due(1, limit=10)
         assert [message.id for message in claimed] == [ids[0], ids[2]]
-        assert await store.queue.release([ids[1]]) == 1
+        assert await store.queue.operator.release([ids[1]]) == 1
         [held], _ = await store.queue.claim_due(1, limit=10)
         assert held.deliveries[0].possible_duplicate
 
@@ -189,13 +189,13 @@ async def test_an_account_that_holds_what_is_in_doubt_holds_exactly_what_was_mar
 async def test_operators_hold_release_and_remove(tmp_path: Path) -> None:
     async with open_store(tmp_path, memory_bytes=0) as store:
         one, two = [await store.queue.accept(arrival()) for _ in range(2)]
-        assert await store.queue.hold([one]) == 1
+        assert await store.queue.operator.hold([one]) == 1
         claimed, next_due = await store.queue.claim_due(1, limit=10)
         assert (claimed, next_due) == ([], None) or claimed == []
-        assert await store.queue.remove([two]) == 1
+        assert await store.queue.operator.remove([two]) == 1
         assert await _contents(store) == 1
-        assert await store.queue.retry([one]) == 0
-        assert await store.queue.release([one]) == 1
+        assert await store.queue.operator.retry([one]) == 0
+        assert await store.queue.operator.release([one]) == 1
         assert sorted(state for _, state in await _states(store)) == ["queued", "removed"]
 
 
@@ -203,7 +203,7 @@ async def test_mail_moves_to_the_lane_its_sender_routes_to_now(tmp_path: Path) -
     async with open_store(tmp_path, memory_bytes=0) as store:
         await store.queue.accept(arrival(sender="a@x.org"))
         await store.queue.accept(arrival(sender="b@x.org"))
-        assert await store.queue.reroute(lambda path, *_: {"a@x.org": 7}.get(path)) == 1
+        assert await store.queue.operator.reroute(lambda path, *_: {"a@x.org": 7}.get(path)) == 1
         assert await store.queue.due_times() == {1: pytest.approx(time.time() * 1000, abs=60_000)} | {
             7: pytest.approx(time.time() * 1000, abs=60_000)
         }
@@ -212,11 +212,11 @@ async def test_mail_moves_to_the_lane_its_sender_routes_to_now(tmp_path: Path) -
 async def test_age_expires_what_waits_but_not_what_is_held_and_forgets_old_history(tmp_path: Path) -> None:
     async with open_store(tmp_path, memory_bytes=0) as store:
         one, two = [await store.queue.accept(arrival()) for _ in range(2)]
-        await store.queue.hold([two])
-        [(message, _)] = await store.queue.expire(-1000, limit=10)
+        await store.queue.operator.hold([two])
+        [(message, _)] = await store.queue.aging.expire(-1000, limit=10)
         assert message.id == one
         assert await _contents(store) == 2, "until its sender was told"
-        assert await store.queue.prune(-1000, limit=10) == 1
+        assert await store.queue.aging.prune(-1000, limit=10) == 1
         assert await _contents(store) == 1
         assert [state for _, state in await _states(store)] == ["held"]
         row = await store.database.read(lambda c: c.execute(select(deliveries)).one())

@@ -96,7 +96,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.owed:
             return
         target = data.draw(st.sampled_from(sorted(self.owed)))[0]
-        changed = self._run(getattr(self.store.queue, action)([target]))
+        changed = self._run(getattr(self.store.queue.operator, action)([target]))
         expected = 0
         for key, state in self.owed.items():
             if key[0] != target or key in self.hand or state == DONE:

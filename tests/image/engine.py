@@ -5,6 +5,7 @@ The isolation is chroot: the network is the host's, so a published port is the f
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ def missing() -> str:
 
 
 class Image:
-    """The image and one container of it, in a storage of their own below `folder`; `close` removes them.
+    """The image and a container of it, in a storage of their own below `folder`; `close` removes all.
 
     `base` is the root file system it was built on, `root` its own.
     """
@@ -47,8 +48,13 @@ class Image:
         )
         self._environ = {**os.environ, "CONTAINERS_STORAGE_CONF": str(conf)}
         self._build()
-        self._container = self.buildah("from", "--pull-never", "localhost/relay")
-        self.root = Path(self.buildah("mount", self._container))
+        self._begin()
+
+    def another(self) -> Image:
+        """The same image with another container: nothing was ever mounted below its `root`."""
+        other = copy.copy(self)
+        other._begin()
+        return other
 
     def buildah(self, *arguments: str) -> str:
         """What a buildah command prints; AssertionError with its last lines if it fails."""
@@ -77,6 +83,10 @@ class Image:
         """Unmount and remove everything."""
         self.buildah("rm", "--all")
         self.buildah("rmi", "--all", "--force")
+
+    def _begin(self) -> None:
+        self._container = self.buildah("from", "--pull-never", "localhost/relay")
+        self.root = Path(self.buildah("mount", self._container))
 
     def _build(self) -> None:
         base = os.environ.get("IMAGE_TEST_BASE")  # a folder that debootstrap filled before

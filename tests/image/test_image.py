@@ -175,10 +175,17 @@ def test_a_key_from_outside_is_used_and_none_is_made(image: Image, volume: Path)
     key = volume.parent / "relay-key-main"
     key.write_text(f"{secrets.token_hex(32)}\n")
     key.chmod(0o444)
-    run = image.running(volume, {}, "relay", "key", "list", "--json")
-    at = run.index("--volume")
-    run[at:at] = ["--volume", f"{key}:/run/secrets/relay-key-main:ro"]
-    listed = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+
+    def with_key(*program: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        run = image.running(volume, {}, *program)
+        at = run.index("--volume")
+        run[at:at] = ["--volume", f"{key}:/run/secrets/relay-key-main:ro"]
+        return subprocess.run(run, input=given, capture_output=True, text=True, timeout=60, check=False)
+
+    add = ("relay", "account", "add", APP, "--host", "mail.example.com", "--password-file", "-")
+    added = with_key(*add, given=PASSWORD)
+    assert added.returncode == 0, added.stderr
+    listed = with_key("relay", "key", "list", "--json")
     assert listed.returncode == 0, listed.stderr
     assert '"main"' in listed.stdout
     assert not (volume / "keys").exists() or list((volume / "keys").glob("*.key")) == []

@@ -34,7 +34,13 @@ _RUN = "; ".join(
 
 
 @pytest.fixture
-def suite(image: Image, tmp_path: Path) -> Path:
+def inside(image: Image) -> Image:
+    """A container that only the suite runs in: what other tests mounted, a key for one, left its mount point."""
+    return image.another()
+
+
+@pytest.fixture
+def suite(inside: Image, tmp_path: Path) -> Path:
     """The checkout without the program: in its place is the image's."""
     folder = tmp_path / "suite"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
@@ -42,16 +48,16 @@ def suite(image: Image, tmp_path: Path) -> Path:
         if not name.startswith("relay/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
-    [package] = image.root.glob("opt/relay/lib/python3*/site-packages/relay")
-    (folder / "relay").symlink_to(f"/{package.relative_to(image.root)}")
+    [package] = inside.root.glob("opt/relay/lib/python3*/site-packages/relay")
+    (folder / "relay").symlink_to(f"/{package.relative_to(inside.root)}")
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
     return folder
 
 
 @pytest.fixture
-def libraries(image: Image, tmp_path: Path) -> Path:
+def libraries(inside: Image, tmp_path: Path) -> Path:
     """pytest and all else that tests need, locked, for the image's Python."""
-    [python] = image.root.glob("opt/relay/lib/python3*")
+    [python] = inside.root.glob("opt/relay/lib/python3*")
     folder = tmp_path / "libraries"
     install = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--target", str(folder))
     chosen = ("--require-hashes", "--only-binary", ":all:", "--python-version", python.name.removeprefix("python"))
@@ -61,7 +67,7 @@ def libraries(image: Image, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_tests_pass_inside(image: Image, suite: Path, libraries: Path, tmp_path: Path) -> None:
+def test_the_tests_pass_inside(inside: Image, suite: Path, libraries: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     (volume / "tmp").mkdir(mode=0o700, parents=True)
     for folder in (volume, volume / "tmp"):
@@ -79,7 +85,7 @@ def test_the_tests_pass_inside(image: Image, suite: Path, libraries: Path, tmp_p
     named = os.environ["IMAGE_SUITE"].split() if os.environ["IMAGE_SUITE"] not in ("", "yes") else _EVERYTHING.split()
     program = ("env", "-C", _SUITE, "-u", "RELAY_DATA_DIR", "-u", "RELAY_LOG__FORMAT")
     command = first_process(
-        image,
+        inside,
         str(volume),
         environ,
         *(*program, "tini", "-s", "--", "/opt/relay/bin/python", "-c", _RUN, *named),

@@ -78,8 +78,8 @@ async def test_nothing_in_it_can_be_changed_and_only_the_old_can_go(tmp_path: Pa
         for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit", "DELETE FROM audit WHERE id = 5"):
             with pytest.raises(IntegrityError, match="audit trail"):
                 await store.database.write(lambda c, statement=statement: c.execute(text(statement)))
-        assert await store.queue.prune_audit(400 * DAY_MS, limit=2) == 2  # bounded by pass
-        assert await store.queue.prune_audit(400 * DAY_MS, limit=2) == 1
+        assert await store.queue.aging.prune_audit(400 * DAY_MS, limit=2) == 2  # bounded by pass
+        assert await store.queue.aging.prune_audit(400 * DAY_MS, limit=2) == 1
         assert await store.database.read(lambda c: c.scalar(select(func.count()).select_from(audit))) == 3
 
 
@@ -89,8 +89,8 @@ async def test_history_goes_in_bounded_passes_and_what_is_owed_stays(tmp_path: P
             await store.queue.accept(arrival(f"{number}@x.org"))
         for message in store.fresh[:4]:
             await store.queue.settle(message, [Settlement(message.deliveries[0], State.RELAYED, 0, TAKEN)])
-        assert await store.queue.prune(30 * DAY_MS, limit=10) == 0
-        pruned = [await store.queue.prune(-1000, limit=3) for _ in range(3)]
+        assert await store.queue.aging.prune(30 * DAY_MS, limit=10) == 0
+        pruned = [await store.queue.aging.prune(-1000, limit=3) for _ in range(3)]
         assert pruned == [3, 1, 0]
         for table, left in (("messages", 1), ("deliveries", 1), ("attempts", 0), ("contents", 1)):
             statement = text(f"SELECT count(*) FROM {table}")

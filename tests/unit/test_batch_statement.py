@@ -48,7 +48,7 @@ async def test_one_that_was_fenced_off_fails_alone(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await asyncio.gather(*(store.queue.accept(arrival("a@x.org")) for _ in range(3)))
         taken, other, third = store.fresh
-        await store.queue.hold([taken.id])
+        await store.queue.operator.hold([taken.id])
         taken.deliveries[0].token += 7  # claimed by somebody else since
         outcomes = await asyncio.gather(
             *(store.queue.settle(m, [Settlement(m.deliveries[0], State.RELAYED, 0, TAKEN)]) for m in (taken, other)),

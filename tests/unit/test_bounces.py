@@ -353,14 +353,16 @@ async def test_what_waits_is_told_once_and_what_expires_with_what_was_asked(desk
     )
     await desk.settle((State.DEFERRED, LATER), (State.DEFERRED, LATER))
     queue = desk.store.queue
-    found, _, done = await queue.delay(-1000, after=0, limit=100)
+    found, _, done = await queue.aging.delay(-1000, after=0, limit=100)
     assert ([row.recipient for row in found], done) == (["a@example.org"], True)
-    assert (await queue.delay(-2000, after=0, limit=100))[0] == [], "a restart looks again, and tells nobody twice"
+    assert (await queue.aging.delay(-2000, after=0, limit=100))[0] == [], (
+        "a restart looks again, and tells nobody twice"
+    )
     [delay] = await desk.told()
     assert fates(delay) == [("a@example.org", "delayed", "4.3.0")]
     assert delay["Subject"] == "Delayed: Invoice 42"
     assert len(await desk.told()) == 1
-    expired = await queue.expire(-1000, limit=100)
+    expired = await queue.aging.expire(-1000, limit=100)
     assert [
         (message.request, delivery.request, message.asks) for message, delivery in expired if not message.notice
     ] == [
@@ -377,11 +379,11 @@ async def test_what_waits_is_told_once_and_what_expires_with_what_was_asked(desk
 
 async def test_that_it_waits_is_not_told_when_it_does_not_any_more_or_could_not_be(desk: Desk) -> None:
     await desk.accept("a@example.org")
-    await desk.store.queue.delay(-1000, after=0, limit=100)
+    await desk.store.queue.aging.delay(-1000, after=0, limit=100)
     await desk.settle((State.RELAYED, TAKEN))
     assert await desk.told() == []
     await desk.accept("b@example.org")
-    await desk.store.queue.delay(-1000, after=0, limit=100)
+    await desk.store.queue.aging.delay(-1000, after=0, limit=100)
     desk.resting.add(1)
     assert await desk.told() == []
     assert await desk.rows(select(owed).where(owed.c.paid_at.is_(None))) == []
@@ -430,7 +432,7 @@ async def test_one_that_cannot_be_written_keeps_nobody_else_from_theirs(desk: De
 async def test_history_goes_in_the_end_whatever_could_not_be_told(desk: Desk) -> None:
     await desk.accept("a@example.org")
     await desk.settle((State.BOUNCED, NO))
-    assert await desk.store.queue.prune(-60_000, limit=10) == 1
+    assert await desk.store.queue.aging.prune(-60_000, limit=10) == 1
     for table in (owed, contents, messages):
         assert await desk.rows(select(table)) == []
 

@@ -77,7 +77,7 @@ async def test_set_forward_nothing_expires_early_and_all_does_in_time(tmp_path: 
         assert clock.wall - old.accepted_at == 4 * HOUR
         await store.queue.give_back([old])
         clock.passes(HOUR + 1)
-        assert [message.id for message, _ in await store.queue.expire(LIFETIME, limit=10)] == [old.id]
+        assert [message.id for message, _ in await store.queue.aging.expire(LIFETIME, limit=10)] == [old.id]
 
 
 async def test_set_back_nothing_waits_longer(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ async def test_an_account_that_is_needed_is_not_removed(control: Control) -> Non
     message = await control.queue.accept(arrival(account=account.id, sender="ann@example.com"))
     assert "wait" in str(await refusal(control, "account.remove", account="ann@example.com", force=True))
     assert [sender.pattern for sender in control.directory.senders()] == ["@shop.example.com", "ann@example.com"]
-    await control.queue.remove([message])
+    await control.queue.operator.remove([message])
     result = await act(control, "account.remove", account="ann@example.com", force=True)
     assert result == {"account": "ann@example.com", "senders": ["@shop.example.com", "ann@example.com"]}
     assert control.directory.accounts() == []

@@ -11,7 +11,8 @@ from relay.accounts.model import Account
 from relay.accounts.upstream import fill
 from relay.config.settings import UpstreamDefaults
 from relay.dispatch.attempt import Attempt
-from relay.dispatch.lane import Lane, _Worker
+from relay.dispatch.lane import Lane
+from relay.dispatch.worker import Worker
 from tests.store import arrival, open_store
 
 
@@ -21,7 +22,8 @@ async def test_a_dot_that_is_asked_for_again_is_marked_once(tmp_path: Path, in_d
     async with open_store(tmp_path, clean_end=False) as store:
         await store.queue.accept(arrival())
         [message] = store.fresh
-        worker = _Worker(Lane(1, SimpleNamespace(queue=store.queue)), upstream)  # type: ignore[arg-type]
+        services = SimpleNamespace(queue=store.queue)
+        worker = Worker(Lane(1, services), upstream, services, begun=lambda: None)  # type: ignore[arg-type]
         attempt = Attempt(
             message.id, message.reverse_path, ("ann@example.org",), b"", 0, False, False, message, upstream, 0.0
         )

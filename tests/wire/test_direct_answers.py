@@ -228,7 +228,7 @@ async def test_what_an_operator_takes_away_is_queued(tmp_path: Path, upstream: U
         first = asyncio.create_task(relay.ask())
         await upstream.until(lambda: upstream.contents == 1)
         waits, held_id = await relay.accept("later@example.org")
-        await relay.store.queue.withdraw([held_id])
+        await relay.store.queue.operator.withdraw([held_id])
         reply = await verdict_reply(waits, format_id(held_id), LIMIT_S)
         assert reply.text.startswith("Ok: queued as")
         upstream.go_on()
