@@ -5,7 +5,8 @@ BIN     = $(VENV)/bin
 
 .PHONY: run test test-long check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
 
-run: $(VENV)/.run
+# EXTRAS=yes, here and for `install`: the libraries for PostgreSQL, traces, chats and Vault, too.
+run: $(VENV)/.run $(if $(EXTRAS),$(VENV)/.extras)
 	$(BIN)/relay serve
 
 demo: $(VENV)/.run
@@ -71,7 +72,7 @@ install: PREFIX ?= /opt/relay
 install:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(if $(EXTRAS),image,run).txt
 	site=$$($(PREFIX)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	rm -rf "$$site/relay" && cp -R relay "$$site/relay" && $(PREFIX)/bin/python -m compileall -q "$$site/relay"
 	printf '#!$(PREFIX)/bin/python\nimport sys\nfrom relay.__main__ import main\nsys.exit(main())\n' > $(PREFIX)/bin/relay
@@ -133,6 +134,10 @@ $(VENV)/.run: requirements/run.txt | $(VENV)/bin/python
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "authrelay.pth").write_text("$(CURDIR)\n")'
 	printf '#!$(CURDIR)/$(BIN)/python\nimport sys\nfrom relay.__main__ import main\nsys.exit(main())\n' > $(BIN)/relay
 	chmod 755 $(BIN)/relay
+	touch $@
+
+$(VENV)/.extras: requirements/image.txt $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/image.txt
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run

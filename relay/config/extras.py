@@ -17,7 +17,10 @@ class ExtraMissing(RelayError):
     """A setting needs a library that is not installed: the setting, and the extra that has it."""
 
     def __init__(self, setting: str, extra: str) -> None:
-        super().__init__(f"{setting}: its library is not installed; pip install 'authrelay[{extra}]', or leave it out")
+        super().__init__(
+            f"{setting}: its library is not installed; pip install 'authrelay[{extra}]', from a checkout "
+            "make install EXTRAS=yes; or leave it out"
+        )
         self.setting, self.extra = setting, extra
 
 

@@ -74,7 +74,7 @@ class Fleet:
         self.calls = Calls(self)
         self._until = self._careful_until = 0  # steady
         self._held: set[int] = set()
-        self._leads = self._retiring = False
+        self._leads = self._retiring = self._gone = False
         self._leaving: set[int] = set()
         self._wanted: dict[int, _Wanted] = {}
         self._calls: dict[str, None] = {}
@@ -193,11 +193,14 @@ class Fleet:
         """Renew, see what became of the others, take up what is due."""
         was_alive, asked = self.alive(), uptime_ms()
         careful = asked < self._careful_until
+        if self._gone:
+            return
         seen = await self._database.write(
             lambda c: rounds.beat(c, self.node, lease_ms=self._lease_ms, bury=was_alive and not careful)
         )
         if not seen.renewed:
-            await self._rejoin()
+            if not self._gone:
+                await self._rejoin()
             return
         self._until = asked + self._lease_ms
         if not was_alive:  # the others may have had the same trouble: let them renew before they are judged
@@ -223,7 +226,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """Nothing is in its dot any more: what is left is anybody's at once. Raises StorageFailed."""
-        self._retiring = True
+        self._retiring = self._gone = True  # that nobody renews it any more is no reason to join anew
 
         def write(connection: Connection) -> None:
             nodes.leave(connection, self.node)

@@ -129,6 +129,9 @@ async def test_an_orderly_end_hands_over_at_once(tmp_path: Path) -> None:
         assert await other.fleet.obtain(7)
         await one.fleet.leave()
         assert not one.fleet.alive()
+        number = one.fleet.node
+        await one.fleet.beat()  # as the call that it has left makes it do
+        assert (one.fleet.node, one.fleet.alive()) == (number, False)
 
 
 async def test_a_node_with_more_than_its_share_hands_over_to_the_one_with_less(tmp_path: Path) -> None:

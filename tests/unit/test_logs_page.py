@@ -54,14 +54,16 @@ def _one(event: str, **keys: Any) -> dict[str, Any]:
 
 def test_ten_questions_are_answered_by_the_sample() -> None:
     relayed = _one("delivery.relayed", recipient="ann@example.org")
-    assert (relayed["timestamp"][11:23], relayed["elapsed_ms"]) == ("14:30:39.933", 53)  # 1
-    assert _one("transaction.rejected")["sender"] == "ceo@example.com"  # 2
+    assert (relayed["timestamp"][11:23], relayed["elapsed_ms"]) == ("18:53:12.355", 36)  # 1
+    rejected = _one("transaction.rejected")
+    assert rejected["sender"] == "ceo@example.com"  # 2
+    assert _one("session.opened", session_id=rejected["session_id"])["client"] == "erp"
     bounced = _one("delivery.bounced")
     assert (bounced["recipient"], bounced["code"]) == ("gone@example.org", 550)  # 3
     assert _one("delivery.relayed", recipient="bob@example.org")["message_id"] == bounced["message_id"]
     assert "slowing down" in _one("delivery.deferred", recipient="carl@example.org")["cause"]  # 4
     carl = _one("delivery.relayed", recipient="carl@example.org")
-    assert (carl["attempt"], carl["elapsed_ms"]) == (2, 3861)
+    assert (carl["attempt"], carl["elapsed_ms"]) == (2, 3431)
     twice = {
         line["recipient"] for line in SAMPLE if line["event"] == "delivery.relayed" and "possible_duplicate" in line
     }
@@ -70,7 +72,7 @@ def test_ten_questions_are_answered_by_the_sample() -> None:
     assert suspended["reply"].startswith("535")
     assert suspended["to_do"] == f"Store the right password: relay account set-password {suspended['account']}"
     assert len([line for line in SAMPLE if line["event"] == "attempt.refused" and line["stage"] == "auth"]) == 1
-    assert _one("delivery.relayed", message_id="0amq9bez00000")["elapsed_ms"] == 1323  # 7
+    assert _one("delivery.relayed", message_id="0ams5e8k80000")["elapsed_ms"] == 1639  # 7
     assert _one("account.resumed")["cause"] == "by ops"  # 8
     assert _one("attempt.unreachable")["account"] == "news@example.com"  # 9
     assert _one("daemon.started")["version"] == "0.1.0"  # 10
