@@ -32,6 +32,7 @@ async def move_store(settings: RelaySettings, to: DatabaseSettings) -> dict[str,
         raise ControlError(f"{to.shown} is the store already", "give another one")
     try:
         async with open_store(settings.database, settings.data_dir) as source:
+            await source.keep_out()
             if to.postgresql:
                 copied = await _into_database(source, to)
             else:

@@ -77,6 +77,9 @@ class Database:
         """Octets of it on its device."""
         return (await asyncio.to_thread(self.path.stat)).st_size
 
+    async def keep_out(self) -> None:
+        """No daemon works on the store until this is closed. Raises StoreLocked when one does already."""
+
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run `function` in the writer, in a savepoint of its own; return what it returned once that is durable.
 

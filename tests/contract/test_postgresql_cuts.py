@@ -165,10 +165,17 @@ async def test_a_server_that_hangs_ends_no_wait_too_late(tmp_path: Path) -> None
             await store.queue.accept(arrival())
 
 
-async def test_one_daemon_at_a_time_and_a_server_that_would_lose_mail_is_refused(tmp_path: Path) -> None:
+async def test_no_node_beside_a_store_that_moves_and_a_server_that_would_lose_mail_is_refused(tmp_path: Path) -> None:
     url = server().fresh()
     settings = DatabaseSettings(url=url)
-    async with open_any(settings, tmp_path / "a"):
+    async with open_any(settings, tmp_path / "a") as node:
+        with pytest.raises(StoreLocked):
+            async with open_any(settings, tmp_path / "a"):
+                pass
+        async with open_any(settings, tmp_path / "b"):
+            with pytest.raises(StoreLocked):
+                await node.keep_out()
+        await node.keep_out()
         with pytest.raises(StoreLocked):
             async with open_any(settings, tmp_path / "b"):
                 pass

@@ -148,6 +148,11 @@ class PostgresDatabase(Database):
 
         self._clock = await self.read(look)
 
+    async def keep_out(self) -> None:
+        """No node works on the database until this is closed. Raises StoreLocked when one does already."""
+        if not await self.write(self._postgres.keep_out):
+            raise StoreLocked(self.name, "")
+
     async def watch(self) -> None:
         """Until cancelled: end what waits too long, connect again, follow the server's clock."""
         measured = time.monotonic()
@@ -209,8 +214,8 @@ async def open_postgresql(
 ) -> AsyncIterator[PostgresDatabase]:
     """Connect, prove the server, compare the schema. `folder` is this node's own: socket, ledger.
 
-    `alone`: no other process may work on the database meanwhile, nor in `folder`.  Raises StorageFailed, ServerUnfit,
-    StoreLocked, migration.SchemaTooNew, migration.SchemaTooOld.
+    `alone`: as a node, of which there may be several, but one in `folder`; see `keep_out`.  Raises StorageFailed,
+    ServerUnfit, StoreLocked, migration.SchemaTooNew, migration.SchemaTooOld.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place, guard = Place(settings), Guard()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from relay.database.postgresql.connecting import Driver
@@ -56,7 +56,7 @@ class PostgresWriter(Writer):
     """
 
     def __init__(self, engine: Engine, guard: Guard, *, alone: bool, on_lost: Callable[[BaseException], None]) -> None:
-        """`alone`: keep every other writer out that asks for it. `engine` makes a new connection each time."""
+        """`alone`: among nodes, and while one is, `keep_out` is refused. `engine` makes a new connection each time."""
         super().__init__(engine, on_lost=on_lost)
         self._guard = guard
         self._alone = alone
@@ -295,6 +295,11 @@ class PostgresWriter(Writer):
         else:
             self._epoch, batch = found
             self._committed = batch == self._number
+
+    @staticmethod
+    def keep_out(connection: Connection) -> bool:
+        """Let no node begin while this connection lasts; False: one is at work. To be run by this writer, `alone`."""
+        return bool(connection.scalar(select(func.pg_try_advisory_lock(_LOCK))))
 
     def _leave(self) -> None:
         connection, self._up = self._up, None
