@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
@@ -31,7 +31,7 @@ class Calls:
         self.changed: Callable[[], None] = lambda: None  # accounts, senders or clients
         self.owed: Callable[[], None] = lambda: None
         self._answers: dict[str, tuple[set[int], asyncio.Event]] = {}
-        self._numbers = count(1)
+        self._numbers = itertools.count(1)
 
     def heard(self, payload: str) -> None:
         """Obey one call."""
