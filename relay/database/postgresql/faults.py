@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relay.mail.errors import StorageFailed, StorageFull
 
+TORN = "RY003"  # relay_expect, see queue.postgresql
 FENCED_WRITER = "RY002"  # relay_expect, see writer
 _LATER = frozenset(("08", "25", "40", "55", "57", "58", "XX"))
 # connection, wrong kind of transaction (read-only standby), serialisation, lock or state, operator, system, internal
@@ -32,6 +33,8 @@ def storage_error(error: BaseException) -> StorageFull | StorageFailed | None:
     code = sqlstate(error)
     if code.startswith("53"):  # disk full, out of memory, too many connections
         return StorageFull(said(error))
+    if code == TORN:
+        return StorageFailed("the server lost a part of the message while it came in")
     if isinstance(driver_error(error), psycopg.OperationalError | psycopg.InterfaceError) or code[:2] in _LATER:
         return StorageFailed(said(error))
     return None
