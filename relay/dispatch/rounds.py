@@ -12,6 +12,8 @@ from relay.queue import leases, nodes
 from relay.queue.leases import JOBS, Lease, Standing, of_account
 from relay.queue.nodes import Buried
 
+_ACCOUNTS = 400  # in one call: PostgreSQL takes less than 8,000 octets
+
 
 @dataclass(slots=True)
 class Seen:
@@ -47,8 +49,8 @@ def ask(connection: Connection, node: int, accounts: Iterable[int], *, now: int)
     names = {of_account(account_id): account_id for account_id in accounts}
     taken, refused = leases.take(connection, node, names, now=now)
     others = [names[name] for name in refused]
-    if others:
-        nodes.ring(connection, f"due {','.join(map(str, others))}")
+    for start in range(0, len(others), _ACCOUNTS):
+        nodes.ring(connection, f"due {','.join(map(str, others[start : start + _ACCOUNTS]))}")
     return taken, others
 
 

@@ -29,8 +29,8 @@ MAX_DOMAIN = 255  # RFC 5321 4.5.3.1.2
 # What most addresses look like, without "!" and "%"; the others take the long way.  Written for speed: both cases
 # spelled out, nothing tried twice.
 _ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]++"
-_LABEL = r"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
-_PLAIN = rf"<({_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})*+)>"
+_LABEL = r"[A-Za-z0-9]++(?>(?:-++[A-Za-z0-9]++)*)"
+_PLAIN = rf"<({_ATOM}(?>(?:\.{_ATOM})*)@{_LABEL}(?>(?:\.{_LABEL})*))>"
 _PLAIN_MAIL = re.compile(rf"[Ff][Rr][Oo][Mm]: *{_PLAIN}".encode())
 _PLAIN_RCPT = re.compile(rf"[Tt][Oo]: *{_PLAIN}".encode())
 _SHORT = 63 + len(b"TO:<a@>")  # octets of an argument in which no local part and no label is too long

@@ -18,19 +18,19 @@ MAX_BODY = 3992  # octets of a From or Sender: 998 characters (RFC 5322 2.1.1) o
 MAX_DISPLAY = 255  # characters
 
 _WIDE = r"[^\x00-\x7f]"  # RFC 6532 3.2
-_ATOM = rf"(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]|{_WIDE})++"
-_LABEL = rf"(?:[A-Za-z0-9_-]|{_WIDE})++"
+_ATOM = rf"(?>(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]|{_WIDE})+)"
+_LABEL = rf"(?>(?:[A-Za-z0-9_-]|{_WIDE})+)"
 _SPEC = (
-    rf'(?:{_ATOM}(?:\.{_ATOM})*+|"(?:[ !#-\[\]-~]|\\[ -~]|{_WIDE})++")'
-    rf"@(?:{_LABEL}(?:\.{_LABEL})*+|\[[!-Z^-~]++\])"
+    rf'(?:{_ATOM}(?>(?:\.{_ATOM})*)|"(?>(?:[ !#-\[\]-~]|\\[ -~]|{_WIDE})+)")'
+    rf"@(?:{_LABEL}(?>(?:\.{_LABEL})*)|\[[!-Z^-~]++\])"
 )
-_CFWS = rf"(?:[ \t]|{COMMENT})*+"
+_CFWS = rf"(?>(?:[ \t]|{COMMENT})*)"
 # RFC 5322 3.2.5, 4.1: dots too. Brackets, as in "[Tickets] Ann", are not in the grammar, yet leave no doubt.
-_PHRASE = rf'(?:[ \t]|{COMMENT}|{QUOTED}|[^\x00-\x1f\x7f "(),:;<>@\[\\\]]|\[[^"(),:;<>@\[\\\]]*+\])*+'
+_PHRASE = rf'(?>(?:[ \t]|{COMMENT}|{QUOTED}|[^\x00-\x1f\x7f "(),:;<>@\[\\\]]|\[[^"(),:;<>@\[\\\]]*+\])*)'
 # No white space and no comment within an address, no route before it: all obsolete, and read in several ways.
 _MAILBOX = re.compile(
     rf"(?P<phrase>{_PHRASE})<(?P<angle>{_SPEC})>(?P<behind>{_CFWS})"
-    rf"|{_CFWS}(?P<bare>{_SPEC})(?:[ \t]*+<(?P=bare)>)?+(?P<tail>{_CFWS})"  # "a@b <a@b>": wrong, and clear
+    rf"|{_CFWS}(?P<bare>{_SPEC})(?>(?:[ \t]*+<(?P=bare)>)?)(?P<tail>{_CFWS})"  # "a@b <a@b>": wrong, and clear
 )
 _GROUP = re.compile(rf"{_PHRASE}:")  # RFC 6854: in From too
 _NEXT = re.compile(rf"{_CFWS}([,;]|\Z)")
@@ -43,7 +43,7 @@ _CHARSETS = re.compile(  # those of mail; Python remembers for good every other 
     r"|ks_c_5601-1987|shift_jis|iso-2022-(?:jp|kr)"
 )
 _DELIMITERS = re.compile(r"""[\x00-\x20"(),.:;<>@\[\\\]\x7f]""")
-_BODY = re.compile(rb"[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
+_BODY = re.compile(rb"[ \t]*+:([^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))")
 
 
 class Authors(NamedTuple):

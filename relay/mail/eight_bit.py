@@ -21,7 +21,7 @@ _NO_TEXT = re.compile(  # tokens, parameters and signatures, where no encoded wo
 _PIECES = re.compile(
     rf"(?P<comment>{COMMENT})"
     rf'|(?P<address><[^<>]*+>|(?:{QUOTED}|[^ \t"(),:;<>@\\]++)@[^ \t"(),:;<>]*+)'
-    rf'|(?P<phrase>(?:[ \t]|(?:{QUOTED}|[^ \t"(),:;<>@\\]++)(?!@))++)'
+    rf'|(?P<phrase>(?>(?:[ \t]|(?:{QUOTED}|[^ \t"(),:;<>@\\]++)(?!@))+))'
     r"|\\.|.",
     re.S,
 )

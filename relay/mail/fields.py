@@ -11,10 +11,10 @@ from typing import NamedTuple
 LINE = 78  # RFC 5322 2.1.1: what a line should not exceed
 
 # RFC 5322 3.2.2, 3.2.4.  A comment in a comment in a comment is not a comment to us.
-COMMENT = r"\((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*+\))*+\)"
-QUOTED = r'"(?:[^"\\]|\\.)*+"'
+COMMENT = r"\((?>(?:[^()\\]|\\.|\((?>(?:[^()\\]|\\.)*)\))*)\)"
+QUOTED = r'"(?>(?:[^"\\]|\\.)*)"'
 
-_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*+", re.M)
+_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:[^\n]*\n(?>(?:[ \t][^\n]*\n)*)", re.M)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN = re.compile(r"([ \t]*)([^ \t]+)")
 _ENCODED_WORD = re.compile(r"(=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=)")

@@ -20,7 +20,7 @@ _ONCE = frozenset(  # RFC 5322 3.6, RFC 2045 3
 _ORIGINAL = {b"date": "X-Original-Date", b"message-id": "X-Original-Message-ID", b"from": "X-Original-From"}
 _MESSAGE_ID = re.compile(rb"<[^<>@\x00-\x20\x7f]+@[^<>\x00-\x20\x7f]+>")
 _MAX_BODY = 998  # octets of a Date or a Message-ID
-_PHRASE = re.compile(rf"(?:[ \t]|{QUOTED}|[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-])++")
+_PHRASE = re.compile(rf"(?>(?:[ \t]|{QUOTED}|[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-])+)")
 _MAX_PHRASE = 255
 
 

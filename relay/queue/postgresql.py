@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from relay.database.postgresql.faults import TORN
 from relay.database.statements import Statement
 from relay.queue.kinds import ACCEPT, FENCED, FORGET, NOTE, OWE, RECORD, SETTLE, TELL
+from relay.queue.spool_rows import CHUNK
 
 _MESSAGE = (
     ("id", "bigint"),
@@ -26,6 +28,7 @@ _MESSAGE = (
     ("envid", "text"),
     ("answer", "text"),
 )
+_SIZE, _SPOOL = (next(at for at, (name, _) in enumerate(_MESSAGE) if name == wanted) for wanted in ("size", "spool"))
 _DELIVERY = (
     ("message_id", "bigint"),
     ("number", "int"),
@@ -82,6 +85,11 @@ WITH message AS (INSERT INTO messages ({_names(_MESSAGE)}) SELECT * FROM {_rows(
 INSERT INTO deliveries ({_names(_DELIVERY)}, state, attempts, token, possible_duplicate)
 SELECT {_names(_DELIVERY)}, 'queued', 0, 1, 0 FROM {_rows(_DELIVERY)}
 """
+# The rows of a large content were committed without waiting for the device: a server that crashed, or a standby that
+# took over, since then may lack some, and only this transaction can tell.
+_WHOLE_SQL = f"""
+SELECT relay_expect(count(*), %s, '{TORN}') FROM chunks WHERE spool = ANY(%s::text[])
+"""
 _SETTLE_SQL = f"""
 WITH changed AS (
          UPDATE deliveries AS d
@@ -116,6 +124,9 @@ def plan(rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
     statements: list[Statement] = []
     if ACCEPT in kinds:
         statements.append(_accept(kinds[ACCEPT], kinds.get(OWE, ()), kinds.get(NOTE, ())))
+        sizes = {row[_SPOOL]: row[_SIZE] for row in kinds[ACCEPT] if row[_SPOOL] is not None}
+        if sizes:
+            statements.append((_WHOLE_SQL, (sum(-(-size // CHUNK) for size in sizes.values()), _texts(sizes))))
     if SETTLE in kinds or RECORD in kinds or TELL in kinds:
         states = kinds.get(SETTLE, ())
         values = (

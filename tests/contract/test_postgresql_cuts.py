@@ -8,21 +8,24 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 
 from relay.config.database import DatabaseSettings
 from relay.database.engine import StoreLocked
 from relay.database.engine import open_store as open_any
+from relay.database.postgresql import store as store_module
 from relay.database.postgresql.connecting import ServerUnfit
-from relay.database.schema import messages
+from relay.database.schema import chunks, messages
 from relay.mail.errors import CommitUnknown, StorageFailed
 from relay.queue.model import Settlement, State
+from relay.queue.spool_rows import CHUNK
 from tests.peers.tcp_proxy import TcpProxy
 from tests.postgresql import another_server, server
-from tests.store import POSTGRESQL, TAKEN, Store, arrival, name_store, open_store, use_engine
+from tests.store import POSTGRESQL, TAKEN, Store, arrival, name_store, open_store, spooled, use_engine
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +166,75 @@ async def test_a_server_that_hangs_ends_no_wait_too_late(tmp_path: Path) -> None
                 os.kill(int(str(pid)), signal.SIGCONT)
             await available(store)
             await store.queue.accept(arrival())
+
+
+async def test_a_kept_connection_that_hangs_is_replaced_in_time(tmp_path: Path) -> None:
+    with another_server() as other:
+        name_store(tmp_path, other.fresh())
+        async with open_store(tmp_path, clean_end=False) as store:
+            await ids(store)
+            kept = [
+                int(str(row[0]))
+                for row in other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'relay reader'")
+            ]
+            assert kept
+            for pid in kept:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(13):
+                    assert await ids(store) == set()
+            finally:
+                for pid in kept:
+                    os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_look_at_the_clock_of_a_server_that_hangs_keeps_no_other_wait_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_CLOCK_S", 0.05)
+    with another_server() as other:
+        name_store(tmp_path, other.fresh())
+        async with open_store(tmp_path, clean_end=False) as store:
+            await store.queue.accept(arrival())
+            every = [
+                int(str(row[0]))
+                for row in other.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name IN ('relay writer', 'relay reader')"
+                )
+            ]
+            assert len(every) >= 2
+            for pid in every:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(13):
+                    with pytest.raises(StorageFailed):
+                        await store.queue.accept(arrival())
+            finally:
+                for pid in every:
+                    os.kill(pid, signal.SIGCONT)
+            await available(store)
+
+
+async def test_a_large_message_of_which_a_crash_took_a_part_is_not_confirmed(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        draft = store.queue.draft()
+        body = b"x" * (CHUNK * 2 + 5)
+        draft.add(body)
+        await draft.drain()
+        await store.database.write(lambda c: c.execute(delete(chunks).where(chunks.c.number == 0)))
+        content = await draft.finish()
+        small = arrival()
+        torn = replace(small, content=content)
+        refused, kept = await asyncio.gather(
+            store.queue.accept(torn), store.queue.accept(small), return_exceptions=True
+        )
+        assert isinstance(refused, StorageFailed)
+        assert await ids(store) == {kept}
+        assert await spooled(store) == 0, "what is left of it is gone"
+        whole = store.queue.draft()
+        whole.add(body)
+        assert await store.queue.accept(replace(small, content=await whole.finish()))
+        assert store.database.available
 
 
 async def test_no_node_beside_a_store_that_moves_and_a_server_that_would_lose_mail_is_refused(tmp_path: Path) -> None:

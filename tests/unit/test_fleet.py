@@ -17,7 +17,7 @@ from relay.database.engine import open_store
 from relay.database.postgresql.connecting import Place
 from relay.dispatch import fleet as fleet_module
 from relay.dispatch.fleet import Fleet
-from relay.queue.leases import Lease, of_token, take
+from relay.queue.leases import Lease, of_account, of_token, take
 from relay.queue.nodes import Identity
 from tests.postgresql import server
 
@@ -186,3 +186,14 @@ async def test_a_call_that_is_not_understood_is_left_alone(tmp_path: Path) -> No
             one.fleet.say(call)
         one.fleet.say("due 7")
         await other.hands.until("due", 7)
+
+
+async def test_more_accounts_of_others_than_one_call_holds_are_all_told(tmp_path: Path) -> None:
+    async with two(tmp_path) as (one, other):
+        many = range(1_000_000, 1_001_200)
+        assert await one.fleet.obtain(7)
+        await one.fleet.write(lambda c: take(c, one.fleet.node, [of_account(n) for n in many], now=0))
+        for account_id in (*many, 7, 8):
+            other.fleet.want(account_id)
+        await other.hands.until("granted", 8)
+        await one.hands.until("due", 7)

@@ -7,9 +7,12 @@ from sqlalchemy.exc import DBAPIError
 
 from relay.mail.errors import StorageFailed, StorageFull
 
+TORN = "RY003"  # relay_expect, see queue.postgresql
 FENCED_WRITER = "RY002"  # relay_expect, see writer
 _LATER = frozenset(("08", "25", "40", "55", "57", "58", "XX"))
 # connection, wrong kind of transaction (read-only standby), serialisation, lock or state, operator, system, internal
+
+_ENDING = frozenset(("08", "57", "58", "XX"))  # may come behind a COMMIT that went well, as the server goes down
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -22,6 +25,12 @@ def sqlstate(error: BaseException) -> str:
     return getattr(driver_error(error), "sqlstate", None) or ""
 
 
+def refused(error: BaseException) -> bool:
+    """Did the server say no to a statement, so that the COMMIT behind it did nothing? False: nobody knows."""
+    code = sqlstate(error)
+    return bool(code) and code[:2] not in _ENDING
+
+
 def broken(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Is nothing possible over this connection any more?"""
     return connection.closed or connection.broken
@@ -32,6 +41,8 @@ def storage_error(error: BaseException) -> StorageFull | StorageFailed | None:
     code = sqlstate(error)
     if code.startswith("53"):  # disk full, out of memory, too many connections
         return StorageFull(said(error))
+    if code == TORN:
+        return StorageFailed("the server lost a part of the message while it came in")
     if isinstance(driver_error(error), psycopg.OperationalError | psycopg.InterfaceError) or code[:2] in _LATER:
         return StorageFailed(said(error))
     return None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READ_S = 60.0
+_PING_S = 5.0
 _COPY_S = 86_400.0
 _LOOK_S = 1.0
 _CLOCK_S = 20.0  # between two looks at the server's clock
@@ -155,13 +156,21 @@ class PostgresDatabase(Database):
 
     async def watch(self) -> None:
         """Until cancelled: end what waits too long, connect again, follow the server's clock."""
-        measured = time.monotonic()
+        following = asyncio.create_task(self._follow_clock(), name="server's clock")
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                self._guard.look()
+                self._postgres.nudge()
+        finally:
+            following.cancel()
+            await asyncio.wait((following,))
+
+    async def _follow_clock(self) -> None:
+        """Beside `watch`: a server that hangs must not keep that from ending the waits for it, this one among them."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            self._guard.look()
-            self._postgres.nudge()
-            if self.available and time.monotonic() - measured >= _CLOCK_S:
-                measured = time.monotonic()
+            await asyncio.sleep(_CLOCK_S)
+            if self.available:
                 with contextlib.suppress(StorageFailed):
                     await self.measure_clock()
 
@@ -204,6 +213,17 @@ def connect_postgresql(place: Place, *, options: str, pooled: bool, application:
     return engine
 
 
+def _limit_pings(engine: Engine, guard: Guard) -> None:
+    """The pool asks a kept connection for a sign of life before anybody has it: that wait ends, too."""
+    ping = engine.dialect.do_ping
+
+    def limited(connection: Any) -> bool:
+        with guard.limit(connection, _PING_S):
+            return ping(connection)
+
+    engine.dialect.do_ping = limited  # type: ignore[assignment,method-assign]
+
+
 @asynccontextmanager
 async def open_postgresql(
     settings: DatabaseSettings,
@@ -222,6 +242,8 @@ async def open_postgresql(
     engine = connect_postgresql(place, options=_WRITES, pooled=False, application="relay writer")
     readers = connect_postgresql(place, options=_READS, pooled=True, reads=True, application="relay reader")
     spoolers = connect_postgresql(place, options=_SPOOLS, pooled=True, application="relay spool")
+    for pooled in (readers, spoolers):
+        _limit_pings(pooled, guard)
     held = lock(folder) if alone else None
     patience_s = _PATIENCE_S if alone else 0.0  # a command says at once what is wrong
     try:

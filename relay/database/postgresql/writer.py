@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from relay.database.postgresql.connecting import Driver
-from relay.database.postgresql.faults import FENCED_WRITER, broken, said, sqlstate, storage_error
+from relay.database.postgresql.faults import FENCED_WRITER, TORN, broken, refused, said, sqlstate, storage_error
 from relay.database.postgresql.guard import Guard
 from relay.database.statements import Batch, Statement
 from relay.database.writer import Failure, Operation, Together, Writer
@@ -143,16 +143,18 @@ class PostgresWriter(Writer):
         """
         assert self._up is not None
         driver = _driver(self._up)
+        sent = False  # the COMMIT: from then on an error of the driver's own tells nothing of the transaction
         try:
             with self._guard.limit(driver, _BATCH_S), driver.pipeline():
                 driver.execute("BEGIN", prepare=False)
                 driver.execute(_MARK, (self._number, self._id, self._epoch))
                 for text, values in statements:
                     driver.execute(text, values)
+                sent = True
                 driver.execute("COMMIT", prepare=False)
             return None
         except psycopg.Error as error:
-            if broken(driver):
+            if broken(driver) or (sent and not refused(error)):
                 return self._cut(error, operations, None)
             return self._undone(error, operations)
 
@@ -167,7 +169,7 @@ class PostgresWriter(Writer):
                 driver.execute(_MARK, (self._number, self._id, self._epoch))
                 results = self._in_savepoints(connection, operations)
         except Exception as error:
-            if broken(driver):
+            if broken(driver) or (results is not None and not refused(error)):
                 if results is not None:
                     return self._cut(error, operations, results)
                 self._drop(error)
@@ -185,6 +187,8 @@ class PostgresWriter(Writer):
             return [Failure(StorageFailed(said(worse))) for _ in operations]
         if sqlstate(error) == FENCED_WRITER:
             return self._damage(error, operations)
+        if sqlstate(error) == TORN:
+            return []
         reason = storage_error(error)
         return [Failure(type(reason)(str(reason))) for _ in operations] if reason is not None else []
 
@@ -197,7 +201,7 @@ class PostgresWriter(Writer):
 
     def _damaged(self, error: BaseException) -> bool:
         """The connection, or something of the server's that concerns every operation of the batch."""
-        return storage_error(error) is not None and not sqlstate(error).startswith(("40", "55"))
+        return storage_error(error) is not None and not sqlstate(error).startswith(("40", "55", TORN))
 
     def _in_savepoint(self, connection: Connection, operation: Operation[T]) -> T | Failure:
         """See `Writer._in_savepoint`; what had to wait too long for a lock failed for a while only."""
@@ -285,7 +289,7 @@ class PostgresWriter(Writer):
             )
         if self._alone and not _one(driver, "SELECT pg_try_advisory_lock_shared(%s)", (_LOCK,)):
             raise Held("another relay works on this database")
-        self._pid = driver.info.backend_pid
+        self._pid = _one(driver, "SELECT pg_backend_pid()")  # a pooler tells its clients other numbers
         now = _one(driver, _NOW)
         # Waits for a transaction of the earlier connection that is still under way.
         found = driver.execute(_ENTER, (now, self._id)).fetchone() if self._id is not None else None
