@@ -30,7 +30,7 @@ def list_(as_json: Json = False) -> None:
                 entry["started_at"],
                 entry["accounts"],
                 "yes" if entry["jobs"] else None,
-                f"silent for {entry['silent_s']} s" if entry["silent_s"] else "heard of",
+                f"silent for {entry['silent_s']} s" if entry["silent_s"] else "alive",
             )
             for entry in result
         ],

@@ -91,13 +91,14 @@ def _move(to: str, password_file: Path | None, as_json: bool) -> None:
 
     from pydantic import ValidationError
 
-    from relay.cli.session import check_owner
+    from relay.cli.session import check_owner, store_or_refuse
     from relay.config.database import DatabaseSettings
     from relay.control.moving_store import move_store
     from relay.mail.errors import RelayError
 
     settings = settings_or_refuse()
     check_owner(settings.data_dir)
+    store_or_refuse(settings)
     try:
         target = DatabaseSettings(url=to, password_file=password_file)
     except ValidationError as error:

@@ -70,9 +70,9 @@ def _alone(settings: RelaySettings, action: str, arguments: Mapping[str, Any], o
     path = settings.database.file
     # `relay migrate` makes a PostgreSQL store; opening it says when that is wanting.
     makes = action in _MAKES and not arguments.get("dry_run")
+    if not makes:
+        store_or_refuse(settings)
     new = not settings.database.postgresql and not _exists(path)
-    if new and not makes:
-        raise _no_store(path.parent)
 
     import asyncio
 
@@ -126,6 +126,12 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return True
+
+
+def store_or_refuse(settings: RelaySettings) -> None:
+    """Raises ControlError where the store would be a file and there is none."""
+    if not settings.database.postgresql and not _exists(settings.database.file):
+        raise _no_store(settings.database.file.parent)
 
 
 def _no_store(folder: Path) -> ControlError:

@@ -73,6 +73,11 @@ def test_no_command_makes_a_store_in_the_wrong_folder(command: str, run: Run, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_store_is_not_taken_for_the_one_to_move(run: Run, tmp_path: Path) -> None:
+    refused(run("migrate", "--to", "postgresql://relay@127.0.0.1:1/relay"), "there is no store in")
+    assert not list(tmp_path.glob("**/relay.db"))
+
+
 def test_check_says_it_as_a_finding(run: Run, tmp_path: Path) -> None:
     answer = run("check")
     assert answer.status == 1
