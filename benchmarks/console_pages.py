@@ -61,16 +61,26 @@ async def signed_in(stand: Stand) -> AsyncIterator[httpx.AsyncClient]:
         yield web
 
 
-async def measure(messages: int, times: int, visits: int, per_s: float) -> dict[str, Times]:
-    """Time every page `times` times at once and `visits` times at rests, with `per_s` messages relayed meanwhile."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+@asynccontextmanager
+async def placed() -> AsyncIterator[tuple[Path, Site, Stand]]:
+    """An upstream, and a relay with its console before it; the folder in which both are, the relay in `stand`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for part in ("site", "stand"):  # each has an authority of its own
             (folder / part).mkdir()
         site = make_site(folder / "site")
         upstream = Upstream(site, next(iter(BY_NAME.values())), folder / "ledger")
-        stack.callback(upstream.stop)
-        stand = await stack.enter_async_context(standing(folder / "stand"))
+        try:
+            async with standing(folder / "stand") as stand:
+                yield folder, site, stand
+        finally:
+            upstream.stop()
+
+
+async def measure(messages: int, times: int, visits: int, per_s: float) -> dict[str, Times]:
+    """Time every page `times` times at once and `visits` times at rests, with `per_s` messages relayed meanwhile."""
+    async with AsyncExitStack() as stack:
+        folder, site, stand = await stack.enter_async_context(placed())
         await _furnish(stand, site)
         middle = await asyncio.to_thread(_fill, folder / "stand" / "data" / "relay.db", messages)
         pages = [page.format(middle=format_id(middle)) for page in PAGES]

@@ -10,7 +10,6 @@ import asyncio
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,11 +19,10 @@ from typing import NamedTuple
 
 import httpx
 
-from benchmarks.console_pages import console_pid, signed_in
+from benchmarks.console_pages import console_pid, placed, signed_in
 from benchmarks.gauge import TICK
-from benchmarks.scenarios import BY_NAME
-from benchmarks.upstream import Site, Upstream, make_site
-from tests.browser.stand import Stand, standing
+from benchmarks.upstream import Site
+from tests.browser.stand import Stand
 
 # What an open page asks for, and every how many seconds: overview.html and chart.js, queue.html, log.html.
 OPEN = (
@@ -68,13 +66,7 @@ async def measure(count: int, messages: int, rounds: int, offered_s: float) -> F
     """`rounds` pairs of runs as fast as it goes, then as many at OFFERED_PER_S for `offered_s` each."""
     found = Found()
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for part in ("site", "stand"):  # each has an authority of its own
-            (folder / part).mkdir()
-        site = make_site(folder / "site")
-        upstream = Upstream(site, next(iter(BY_NAME.values())), folder / "ledger")
-        stack.callback(upstream.stop)
-        stand = await stack.enter_async_context(standing(folder / "stand"))
+        _, site, stand = await stack.enter_async_context(placed())
         await _furnish(stand, site)
         webs = [await stack.enter_async_context(signed_in(stand)) for _ in range(count)]
         pids = stand.daemon.pid, console_pid(stand.daemon.pid)

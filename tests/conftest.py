@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import argon2
 import pytest
@@ -12,6 +13,9 @@ from relay.accounts import passwords
 from relay.telemetry import redaction
 from tests import costs, forkserver
 from tests.lengths import examples
+
+if TYPE_CHECKING:
+    from tests.peers.authority import Authority
 
 _HASHER = passwords._hasher  # the program's own
 
@@ -56,3 +60,12 @@ def _cheap_passwords() -> Iterator[None]:
 def costly_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the tests of how they are hashed: as the program does it."""
     monkeypatch.setattr(passwords, "_hasher", _HASHER)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    """An authorization server over loopback, for all tests of a module that sign in somewhere."""
+    from tests.peers.authority import running_authority  # some tests need it, and it takes long to import
+
+    with running_authority(tmp_path_factory.mktemp("authority")) as running:
+        yield running

@@ -232,7 +232,12 @@ async def build(settings: RelaySettings, *, on_lost: Callable[[BaseException], N
         looking = asyncio.create_task(checkup.run(), name="checkup")
         aftercare = _aftercare(settings, core, dispatcher)
         try:
-            async with _in_fleet(settings, core, dispatcher, aftercare, checkup, grants):
+            living: AbstractAsyncContextManager[None] = nullcontext()
+            if core.fleet is not None:
+                from relay.daemon.fleet import in_fleet  # of several nodes on a store only
+
+                living = in_fleet(settings, core, dispatcher, aftercare, checkup, grants)
+            async with living:
                 yield Relay(core, dispatcher, aftercare, doors, control)
         finally:
             looking.cancel()
@@ -267,25 +272,6 @@ def _dispatcher(fleet: Fleet | None) -> Callable[..., Dispatcher]:
     from relay.dispatch.shared import SharedDispatcher
 
     return partial(SharedDispatcher, fleet=fleet)
-
-
-@asynccontextmanager
-async def _in_fleet(
-    settings: RelaySettings,
-    core: Core,
-    dispatcher: Dispatcher,
-    aftercare: Aftercare,
-    checkup: Checkup,
-    grants: Grants,
-) -> AsyncIterator[None]:
-    """Of several nodes on a store this one, within: it does what is its own, and hears of the others."""
-    if core.fleet is None:
-        yield
-        return
-    from relay.daemon.fleet import in_fleet
-
-    async with in_fleet(settings, core, dispatcher, aftercare, checkup, grants):
-        yield
 
 
 def _login_without_mail(core: Core) -> LogIn:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +14,12 @@ import pytest
 
 from tests.daemon import RelayDaemon
 from tests.interop.oauth_dovecot import OAuthDovecot, absent, running_dovecot
-from tests.peers.authority import USER, Authority, running_authority
+from tests.peers.authority import USER, Authority
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.unit.test_returned import dsn
 
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(bool(absent()), reason=absent() or "present")]
 MAIL = b"Subject: hello\r\n\r\nIt works.\r\n"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import RelayDaemon
-from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.postfix import free_port, wait_for_port
 from tests.peers.scripted_upstream import ScriptedUpstream
 
@@ -48,12 +48,6 @@ def tinyproxy(folder: Path, *more: str) -> Iterator[int]:
     config.write_text("\n".join((*lines, "LogLevel Connect", *more, "")))
     with running(("tinyproxy", "-d", "-c", str(config)), port):
         yield port
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as authority:
-        yield authority
 
 
 @pytest.fixture

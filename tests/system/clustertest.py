@@ -31,7 +31,7 @@ import psycopg
 from tests.peers.certificates import write_certificates
 from tests.peers.sink import SinkAccount, Taken
 from tests.postgresql import Server, another_server
-from tests.system.killtest import Client, CountingSink, Daemon, Ledger, _clients, _free_port
+from tests.system.killtest import Client, CountingSink, Daemon, Ledger, _clients, _free_port, report
 
 ACCOUNTS = 6
 CAP = 2  # connections of an account
@@ -352,11 +352,7 @@ def main() -> int:
                 restarts=given.restarts,
             )
         )
-    print(json.dumps(figures, indent=2))
-    wrong = verdict(figures)
-    for each in wrong:
-        print(f"WRONG: {each}")
-    return 1 if wrong else 0
+    return report(figures, verdict(figures))
 
 
 if __name__ == "__main__":

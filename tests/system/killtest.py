@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -329,6 +330,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def report(figures: Mapping[str, object], wrong: Sequence[str]) -> int:
+    """Print the figures as JSON, then what is wrong; the exit status."""
+    print(json.dumps(figures, indent=2))
+    for each in wrong:
+        print(f"WRONG: {each}")
+    return 1 if wrong else 0
+
+
 def main() -> int:
     """Run, print the figures as JSON, then what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.system.killtest")
@@ -342,11 +351,7 @@ def main() -> int:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         figures = asyncio.run(run(arguments.kills, arguments.messages, arguments.seed, folder))
-    print(json.dumps(figures, indent=2))
-    wrong = verdict(figures)
-    for each in wrong:
-        print(f"WRONG: {each}")
-    return 1 if wrong else 0
+    return report(figures, verdict(figures))
 
 
 if __name__ == "__main__":

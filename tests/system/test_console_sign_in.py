@@ -6,7 +6,7 @@ import re
 import sqlite3
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from tests.daemon import RelayDaemon
 from tests.peers import authority as authorities
-from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.store import lay_store
 
@@ -72,12 +72,6 @@ def onward(page: httpx.Response) -> str:
     found = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', page.text)
     assert found is not None, page.text
     return found[1].replace("&amp;", "&")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

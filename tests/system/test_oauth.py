@@ -10,7 +10,7 @@ import re
 import ssl
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -20,7 +20,7 @@ import pytest
 from relay.credentials.sasl import encode, xoauth2
 from tests.daemon import RelayDaemon
 from tests.peers import authority as authorities
-from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.spillage import spilled
@@ -29,12 +29,6 @@ APP_SCOPE = "https://outlook.office365.com/.default"
 PERSON_SCOPE = "https://outlook.office.com/SMTP.Send"
 MAIL = b"Subject: hello\r\n\r\nIt works.\r\n"
 OTHER = "bob@example.com"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from relay.database.engine import open_database
 from relay.database.schema import audit
 from tests.daemon import RelayDaemon
 from tests.peers.api_server import ApiServer, Fault
-from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
 
@@ -24,12 +24,6 @@ GMAIL = "https://www.googleapis.com/auth/gmail.send"
 MAIL = b"From: ann@example.com\r\nTo: to@example.org, left-out@example.org\r\nSubject: x\r\n\r\n.dot\r\n"
 DISABLED = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant."
 APP = ("--tenant", "contoso.example", "--client-id", "secret", "--client-secret-file", "-")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -22,16 +22,10 @@ from relay.credentials.oauth.client import SignIn
 from relay.credentials.oauth.providers import CLOUDS, Cloud
 from relay.daemon.build import open_control
 from tests.peers import authority as authorities
-from tests.peers.authority import USER, Authority, Fault, running_authority
+from tests.peers.authority import USER, Authority, Fault
 from tests.store import lay_store
 
 REDIRECT = "http://127.0.0.1:8025/oauth/callback"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +16,12 @@ from relay.credentials.logins import Logins
 from relay.credentials.oauth import TokenUnavailable
 from relay.credentials.tries import SPENT
 from relay.daemon.build import open_control
-from tests.peers.authority import SECRET, USER, Authority, running_authority
+from tests.peers.authority import SECRET, USER, Authority
 from tests.store import lay_store
 
 
 class Refused(Exception):
     """The login with the second token failed."""
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,12 @@ from relay.control.access import admission
 from relay.control.context import Control, ControlError
 from relay.daemon.build import open_control
 from tests.peers import authority as authorities
-from tests.peers.authority import SECRET, USER, Authority, Fault, running_authority
+from tests.peers.authority import SECRET, USER, Authority, Fault
 from tests.store import lay_store
 from tests.unit.test_browser_sign_in import browse
 
 REDIRECT = "http://localhost:8025/login/oidc/callback"
 HERE = "192.0.2.1"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    with running_authority(tmp_path_factory.mktemp("authority")) as running:
-        yield running
 
 
 @pytest.fixture
