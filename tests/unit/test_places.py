@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from typing import Any, cast
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -47,42 +48,46 @@ def test_one_person_owners_and_the_web_leave_places_to_others() -> None:
         assert taken(stack, places, [owner(1)] * 100) == OF_ONE  # all went back
 
 
-class _Answering(ControlClient):
-    """A daemon that is done at once, or never."""
+@asynccontextmanager
+async def answering(done: asyncio.Event) -> AsyncIterator[ControlClient]:
+    """Behind a control socket, a daemon that does everything as soon as `done` is set."""
 
-    def __init__(self, done: asyncio.Event) -> None:
-        self._done = done
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline():
+            await done.wait()
+            writer.write(b'{"ok": {}}\n')
+        writer.close()
 
-    async def call(self, *_: Any, **__: Any) -> Any:
-        await self._done.wait()
-        return {}
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket is short
+        async with await asyncio.start_unix_server(answer, f"{folder}/control.sock"):
+            yield ControlClient(Path(folder))
+        done.set()
 
 
-def caller(name: str, done: asyncio.Event, *, is_owner: bool = True) -> Caller:
-    session: Mapping[str, str] = {"session": name}
-    return Caller(name, is_owner, frozenset(), f"csrf {name}", cast(ControlClient, _Answering(done)), session)
+def caller(name: str, client: ControlClient, *, is_owner: bool = True) -> Caller:
+    return Caller(name, is_owner, frozenset(), f"csrf {name}", client, {"session": name})
 
 
 async def test_one_owner_fills_no_place_of_others_in_the_web_process() -> None:
     jobs, done = Jobs(), asyncio.Event()
     done.set()
-    for _ in range(300):
-        job = jobs.start(caller("ann", done), "account.test", {})
-        assert job.task is not None
-        await job.task
-    assert jobs.of(caller("ann", done), job.id) is job
-    with pytest.raises(ControlError):
-        jobs.of(caller("bob", done), job.id)
-    never = asyncio.Event()
-    started = 0
-    for number in range(100):
-        for _ in range(4):
-            with suppress(ControlError):
-                jobs.start(caller(f"owner {number}", never), "account.test", {})
-                started += 1
-    assert 100 < started <= 150
-    jobs.start(caller("admin", never, is_owner=False), "key.rotate", {})
-    tasks = [job.task for job in jobs._jobs.values() if job.task is not None]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with answering(done) as quick, answering(asyncio.Event()) as never:
+        for _ in range(300):
+            job = jobs.start(caller("ann", quick), "account.test", {})
+            assert job.task is not None
+            await job.task
+        assert jobs.of(caller("ann", quick), job.id) is job
+        with pytest.raises(ControlError):
+            jobs.of(caller("bob", quick), job.id)
+        started = 0
+        for number in range(100):
+            for _ in range(4):
+                with suppress(ControlError):
+                    jobs.start(caller(f"owner {number}", never), "account.test", {})
+                    started += 1
+        assert 100 < started <= 150
+        jobs.start(caller("admin", never, is_owner=False), "key.rotate", {})
+        tasks = [job.task for job in jobs._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
