@@ -2,9 +2,10 @@
 
 Most of the processor time of a short `relay` process is its imports. Here one server process for each pytest process
 imports the program once and then forks a child for each command: a process of its own, with its own arguments,
-environment, folder, streams, signals and end. What the server's imports hide is proved by processes that start fresh
+environment, folder, streams, signals and end. It ends without taking the interpreter apart, which would copy all that
+it shares with the server and cost more than most commands. What this hides is proved by processes that start fresh
 (`RelayDaemon(fresh=True)`, tests/system/test_cli_daemon.py, tests/system/killtest.py): memory, /proc/PID/cmdline and
-/proc/PID/environ (a forked child shows the server's), the time of a start.
+/proc/PID/environ (a forked child shows the server's), the time of a start, the interpreter's own end.
 
 The server is a child of the pytest process, and ends, killing what still runs, when that one does.
 """
@@ -12,6 +13,8 @@ The server is a child of the pytest process, and ends, killing what still runs, 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import gc
 import importlib
 import io
@@ -23,9 +26,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import relay
 import relay.__main__
@@ -244,9 +248,27 @@ def main(descriptor: int) -> int:
     _import_all()
     gc.collect()
     gc.freeze()  # a collection in a child does not copy what it shares with the server
-    if Server(socket.socket(fileno=descriptor)).serve() is None:
-        return 0
-    return relay.__main__.main()
+    if Server(socket.socket(fileno=descriptor)).serve() is not None:
+        _run_and_end()
+    return 0
+
+
+def _run_and_end() -> NoReturn:
+    """In the child: what the interpreter does with a program, up to the point where it takes itself apart."""
+    status = 1
+    try:
+        status = relay.__main__.main()
+    except SystemExit as ended:  # a thread of the program, or a library, may say it this way
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        threading._shutdown()  # waits for threads, as Py_FinalizeEx does first
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the reader is gone; the program closed it
+                stream.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

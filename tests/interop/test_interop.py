@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.daemon import RelayDaemon
 from tests.interop.applications import APPLICATIONS, Application, Submission
 from tests.interop.upstreams import ACCOUNTS, DOORS, Upstream, absent, running_upstream
+from tests.store import lay_store
 
 pytestmark = [
     pytest.mark.interop,
@@ -33,7 +34,7 @@ def upstream() -> Iterator[Upstream]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RelayDaemon]:
     """A daemon with Ann at Postfix over STARTTLS and Bob at Dovecot over implicit TLS."""
-    daemon = RelayDaemon(tmp_path_factory.mktemp("relay") / "data")
+    daemon = RelayDaemon(lay_store(tmp_path_factory.mktemp("relay") / "data"))
     async with daemon:
         for address, server, tls in ((ANN, "postfix", "starttls"), (BOB, "dovecot", "implicit")):
             await daemon.add_account(address, ACCOUNTS[address], *where(upstream, server, tls))

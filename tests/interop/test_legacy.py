@@ -16,6 +16,7 @@ from tests.daemon import RelayDaemon
 from tests.interop.legacy import LEGACY, Errand, Program, make_sendmail, run
 from tests.peers.script import Taken
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 from tests.system.conftest import APP, PASSWORD, QUICK, at
 
 pytestmark = [pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
@@ -32,7 +33,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 async def relay(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RelayDaemon]:
     folder = tmp_path_factory.mktemp("relay")
     upstream.authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    async with RelayDaemon(folder / "data", QUICK) as daemon:
+    async with RelayDaemon(lay_store(folder / "data"), QUICK) as daemon:
         await daemon.add_account(APP, PASSWORD, *at(upstream, folder / "ca.pem"))
         yield daemon
 

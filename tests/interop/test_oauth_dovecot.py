@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.daemon import RelayDaemon
 from tests.interop.oauth_dovecot import OAuthDovecot, absent, running_dovecot
 from tests.peers.authority import USER, Authority
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 from tests.unit.test_returned import dsn
 
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(bool(absent()), reason=absent() or "present")]
@@ -33,21 +33,16 @@ class Site:
 
     async def sign_in(self) -> None:
         """By device code, with the right to IMAP as well."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", "account", "connect", USER, "--imap"),
-            env=self.daemon.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        process = await self.daemon.process("account", "connect", USER, "--imap", stdin=asyncio.subprocess.DEVNULL)
         assert process.stdout is not None
+        assert process.stderr is not None
         text = ""
         async with asyncio.timeout(30):
             while line := (await process.stdout.readline()).decode():
                 text += line
                 if (code := re.search(r"enter the code (\S+)", line)) is not None:
                     self.authority.decide(code[1])
-            assert await process.wait() == 0, text
+            assert await process.wait() == 0, text + (await process.stderr.read()).decode()
 
     async def relayed(self, recipient: str) -> None:
         await self.daemon.submit(USER, [recipient], MAIL)
@@ -68,7 +63,6 @@ class Site:
 async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Authority) -> AsyncIterator[Site]:
     authority.reset()
     authority.typ = "JWT"
-    (tmp_path / "data").mkdir()
     async with ScriptedUpstream(tls="none", mechanisms="") as behind:
         with running_dovecot(authority, request.param, behind.port) as dovecot:
             settings = {
@@ -79,7 +73,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Author
                 "RELAY_MAILBOX__POLL_S": "0.5",
                 "RELAY_MAILBOX__COPY_GATHER_S": "0",
             }
-            async with RelayDaemon(tmp_path / "data", settings) as daemon:
+            async with RelayDaemon(lay_store(tmp_path / "data"), settings) as daemon:
                 place = ("--host", "localhost", "--port", str(dovecot.submission), "--trust", str(dovecot.ca))
                 mailbox = ("--imap-host", "localhost", "--imap-port", str(dovecot.imaps))
                 urls = ("--token-url", authority.url("token"), "--device-url", authority.url("device"))

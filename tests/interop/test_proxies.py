@@ -15,6 +15,7 @@ from tests.daemon import RelayDaemon
 from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.postfix import free_port, wait_for_port
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 
 ABSENT = [program for program in ("tinyproxy", "microsocks") if shutil.which(program) is None]
 pytestmark = [
@@ -64,7 +65,6 @@ async def upstream(tmp_path: Path, authority: Authority) -> AsyncIterator[Script
 async def test_mail_and_tokens_go_through_the_proxy(
     tmp_path: Path, authority: Authority, upstream: ScriptedUpstream
 ) -> None:
-    (tmp_path / "data").mkdir()
     socks_port = free_port()
     socks = ("microsocks", "-i", "127.0.0.1", "-p", str(socks_port), "-u", "relay", "-P", OTHER_PASSWORD)
     with (
@@ -83,7 +83,7 @@ async def test_mail_and_tokens_go_through_the_proxy(
             "RELAY_DISPATCH__MAX_RETRY_S": "0.4",
             "RELAY_LOG__LEVEL": "debug",
         }
-        async with RelayDaemon(tmp_path / "data", settings) as daemon:
+        async with RelayDaemon(lay_store(tmp_path / "data"), settings) as daemon:
             place = ("--host", "localhost", "--port", str(upstream.port), "--trust", str(tmp_path / "upstream.pem"))
             app = ("--provider", "m365", "--auth", "oauth-app", "--tenant", "contoso.example", "--client-id", "secret")
             oauth = (*app, "--client-secret-file", "-", "--token-url", authority.url("token"))

@@ -24,6 +24,7 @@ from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.spillage import spilled
+from tests.store import lay_store
 
 APP_SCOPE = "https://outlook.office365.com/.default"
 PERSON_SCOPE = "https://outlook.office.com/SMTP.Send"
@@ -133,10 +134,10 @@ async def site(tmp_path: Path, authority: Authority, request: pytest.FixtureRequ
         "RELAY_EGRESS__NO_PROXY": "nowhere.invalid",  # this machine is reached by proxies, too
         "RELAY_LOG__LEVEL": "debug",
     }
-    (tmp_path / "data").mkdir()
     async with ScriptedUpstream(mechanisms="XOAUTH2") as upstream:
         upstream.authority.cert_pem.write_to_path(tmp_path / "upstream.pem")
-        async with RelayDaemon(tmp_path / "data", settings, fresh=getattr(request, "param", False)) as daemon:
+        data, fresh = lay_store(tmp_path / "data"), getattr(request, "param", False)
+        async with RelayDaemon(data, settings, fresh=fresh) as daemon:
             built = Site(daemon, upstream, authority, tmp_path)
             upstream.takes_token = built.takes
             yield built

@@ -17,6 +17,7 @@ from tests.peers.api_server import ApiServer, Fault
 from tests.peers.authority import SECRET, USER, Authority
 from tests.peers.proxies import running_proxy
 from tests.peers.scripted_upstream import ScriptedUpstream
+from tests.store import lay_store
 
 GRAPH_APP = "https://graph.microsoft.com/.default"
 GRAPH_PERSON = "https://graph.microsoft.com/Mail.Send"
@@ -83,8 +84,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path, authority: Author
             "RELAY_LOG__LEVEL": "debug",
             **getattr(request, "param", {}),
         }
-        (tmp_path / "data").mkdir()
-        async with RelayDaemon(tmp_path / "data", settings) as daemon:
+        async with RelayDaemon(lay_store(tmp_path / "data"), settings) as daemon:
             built = Site(daemon, upstream, api, authority, tmp_path)
             api.takes_token = built.takes
             yield built
