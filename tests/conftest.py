@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import argon2
 import pytest
 from hypothesis import settings
 
@@ -50,8 +49,7 @@ def _no_secrets_of_other_tests() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _cheap_passwords() -> Iterator[None]:
     """Most tests hash passwords in passing, for which 64 MiB and 100 ms each are too dear."""
-    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    passwords._hasher = lambda: cheap  # type: ignore[assignment]
+    forkserver.hash_cheaply()
     yield
     passwords._hasher = _HASHER
 

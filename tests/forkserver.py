@@ -5,7 +5,8 @@ imports the program once and then forks a child for each command: a process of i
 environment, folder, streams, signals and end. It ends without taking the interpreter apart, which would copy all that
 it shares with the server and cost more than most commands. What this hides is proved by processes that start fresh
 (`RelayDaemon(fresh=True)`, tests/system/test_cli_daemon.py, tests/system/killtest.py): memory, /proc/PID/cmdline and
-/proc/PID/environ (a forked child shows the server's), the time of a start, the interpreter's own end.
+/proc/PID/environ (a forked child shows the server's), the time of a start, the interpreter's own end, what a password's
+hash costs. What a child itself starts with its interpreter is forked as well (tests/forkmodules.py).
 
 The server is a child of the pytest process, and ends, killing what still runs, when that one does.
 """
@@ -22,17 +23,22 @@ import json
 import os
 import pkgutil
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import argon2
+
 import relay
 import relay.__main__
+from relay.accounts import passwords
+from tests import forkmodules
 
 REPOSITORY = Path(__file__).parents[1]
 AVAILABLE = hasattr(os, "pidfd_open")  # Linux
@@ -157,6 +163,11 @@ class Server:
         self._selector.register(requests, selectors.EVENT_READ, None)
         self._children: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
         self._told_s = 0.0
+        self._module_server = 0
+        self._stub, self._modules = forkmodules.lay_stub()
+        self._selector.register(self._modules, selectors.EVENT_READ, None)
+        self._costs, self._their_costs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._selector.register(self._costs, selectors.EVENT_READ, None)
 
     def serve(self) -> dict[str, Any] | None:
         """Returns in each child, with its request; in the server when nobody is there to ask any more: None."""
@@ -165,19 +176,27 @@ class Server:
                 if key.data is not None:
                     self._reap(key.fd)
                     continue
+                if key.fileobj is self._costs:
+                    self._told_s -= float(self._costs.recv(64))  # told with the next child's
+                    continue
+                if key.fileobj is self._modules:  # the first time
+                    self._selector.unregister(self._modules)
+                    self._module_server = forkmodules.begin(self._modules, self._their_costs)
+                    continue
                 request, handed, _, _ = socket.recv_fds(self._requests, REQUEST_BYTES, 4)
                 if not request:
                     self._kill_all()
                     return None
                 if (pid := os.fork()) == 0:
                     self._let_go()
-                    return _become(json.loads(request), handed)
+                    return _become(json.loads(request), handed, self._stub)
                 self._follow(pid, handed)
 
     def _let_go(self) -> None:
         """In a child: what is between the server and others is none of its business."""
         self._selector.close()
-        self._requests.close()
+        for own in (self._requests, self._modules, self._costs, self._their_costs):
+            own.close()
         for pidfd, (_, connection) in self._children.items():
             os.close(pidfd)
             connection.close()
@@ -210,24 +229,34 @@ class Server:
     def _kill_all(self) -> None:
         for pid, _ in self._children.values():
             os.kill(pid, signal.SIGKILL)
+        if self._module_server:
+            os.kill(self._module_server, signal.SIGKILL)
+            os.waitpid(self._module_server, 0)
+        shutil.rmtree(self._stub.parent)
 
 
-def _become(request: dict[str, Any], handed: list[int]) -> dict[str, Any]:
+def _become(request: dict[str, Any], handed: list[int], stub: Path) -> dict[str, Any]:
     """In the child: take the streams, the environment and the folder of the request."""
     for number, descriptor in enumerate(handed[:3]):
         os.dup2(descriptor, number)
     for descriptor in handed:
         os.close(descriptor)
+    sys.executable = str(stub)
+    take_over(request, ["relay", *request["argv"]])
+    return request
+
+
+def take_over(request: Mapping[str, Any], argv: list[str]) -> None:
+    """Be what was asked for; its streams are in place."""
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    sys.argv = ["relay", *request["argv"]]
+    sys.argv = argv
     sys.stdin = io.TextIOWrapper(
         io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8", errors="surrogateescape"
     )
     sys.stdout = _writing(1, errors="surrogateescape")
     sys.stderr = _writing(2, errors="backslashreplace", line_buffering=True)
-    return request
 
 
 def _writing(number: int, *, errors: str, line_buffering: bool = False) -> io.TextIOWrapper:
@@ -243,21 +272,28 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
+def hash_cheaply() -> None:
+    """From now on passwords are hashed at the least cost there is, in this process and those forked from it."""
+    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    passwords._hasher = lambda: cheap  # type: ignore[assignment]
+
+
 def main(descriptor: int) -> int:
     """The server's process, and each child's."""
     _import_all()
+    hash_cheaply()
     gc.collect()
     gc.freeze()  # a collection in a child does not copy what it shares with the server
     if Server(socket.socket(fileno=descriptor)).serve() is not None:
-        _run_and_end()
+        run_and_end(relay.__main__.main)
     return 0
 
 
-def _run_and_end() -> NoReturn:
+def run_and_end(program: Callable[[], int | None]) -> NoReturn:
     """In the child: what the interpreter does with a program, up to the point where it takes itself apart."""
     status = 1
     try:
-        status = relay.__main__.main()
+        status = program() or 0
     except SystemExit as ended:  # a thread of the program, or a library, may say it this way
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:

@@ -22,7 +22,7 @@ OPEN = ("/healthz", "/readyz", "/login")
 
 @asynccontextmanager
 async def browsing(daemon: RelayDaemon, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
-    started = await daemon.event("console.started", timeout_s=15)
+    started = await daemon.event("console.started", timeout_s=30)
     base = f"http://127.0.0.1:{started['port']}"
     async with httpx.AsyncClient(base_url=base, headers=headers, timeout=15) as client:
         yield client
@@ -35,7 +35,8 @@ async def token(daemon: RelayDaemon, name: str, *scopes: str) -> dict[str, str]:
 
 
 async def test_nothing_is_open_without_a_login(relaying: Relaying) -> None:
-    async with relaying(RELAY_CONSOLE__ENABLED="yes", RELAY_CONSOLE__PORT="0") as daemon, browsing(daemon) as web:
+    settings = {"RELAY_CONSOLE__ENABLED": "yes", "RELAY_CONSOLE__PORT": "0"}
+    async with relaying(fresh=True, **settings) as daemon, browsing(daemon) as web:
         assert (await web.get("/healthz")).text == "ok\n"
         assert (await web.get("/readyz")).text == "ready\n"
         metrics = (await web.get("/metrics")).text
@@ -85,15 +86,15 @@ async def test_a_program_does_what_its_scope_allows_and_repeats_nothing(relaying
 async def test_mail_goes_on_without_the_console_and_it_comes_back(
     relaying: Relaying, upstream: ScriptedUpstream
 ) -> None:
-    async with relaying(RELAY_CONSOLE__ENABLED="yes", RELAY_CONSOLE__PORT="0") as daemon:
-        await daemon.event("console.started", timeout_s=15)
+    async with relaying(fresh=True, RELAY_CONSOLE__ENABLED="yes", RELAY_CONSOLE__PORT="0") as daemon:
+        await daemon.event("console.started", timeout_s=30)
         seen = len(daemon.events)
         os.kill(_child_of(daemon.pid), signal.SIGKILL)
         await daemon.event("console.ended", since=seen)
         await daemon.submit(APP, ["ann@example.org"], b"Subject: x\r\n\r\nhello\r\n")
         await daemon.event("delivery.relayed", since=seen)
         async with browsing(daemon) as web:
-            await daemon.event("console.started", since=seen, timeout_s=15)
+            await daemon.event("console.started", since=seen, timeout_s=30)
             assert (await web.get("/healthz")).status_code == 200
         child = _child_of(daemon.pid)
         await daemon.kill()
