@@ -39,6 +39,7 @@ async def test_a_forked_command_says_and_leaves_what_a_fresh_one_does(
         daemon = RelayDaemon(lay_store(tmp_path / name / "data"))
         daemon._can_fork = forks
         done = await daemon.cli(*argv, stdin=stdin, check=False)
+        daemon._can_fork = True
         listed = (await daemon.cli("account", "list")).stdout
         said.append([done.returncode, *(_plain(text, name) for text in (done.stdout, done.stderr, listed))])
     assert said[0] == said[1]
