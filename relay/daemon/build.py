@@ -112,7 +112,7 @@ async def open_core(
                 "key.created",
                 key_id=vault.ring.primary.id,
                 path=str(settings.keys_dir),
-                remedy="back this folder up: without its keys no stored password can be read again",
+                to_do="back this folder up: without its keys no stored password can be read again",
             )
         places = ApiPlaces(settings.submission.graph_url, settings.submission.gmail_url)
         directory = await Directory.open(database, settings.upstream, places)

@@ -98,7 +98,7 @@ async def _run(settings: RelaySettings) -> int:
             ending.set_result(status)
 
     def lost(error: BaseException) -> None:
-        log.error("storage.lost", detail=str(error), remedy="the relay ends now and recovers at its next start")
+        log.error("storage.lost", detail=str(error), to_do="the relay ends now and recovers at its next start")
         end(1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -171,7 +171,7 @@ def _warn_of_openness(relay: Relay) -> None:
         log.warning(
             "clients.open",
             cause="no client is defined: every allowed network may use every registered sender",
-            remedy="relay client add NAME --network CIDR --sender PATTERN",
+            to_do="relay client add NAME --network CIDR --sender PATTERN",
         )
 
 

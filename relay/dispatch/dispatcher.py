@@ -239,7 +239,7 @@ class Dispatcher:
             log.info(
                 "account.resting",
                 account=lane.upstream.account,
-                remedy=lane.rest_cause,
+                remedy=trouble.cause,
                 who=trouble.who.value,
                 retry_in_s=int(seconds),
                 waiting=len(lane.ready),

@@ -96,8 +96,8 @@ class OtlpThread:
             return
         self._failing = bool(why)
         if why:
-            remedy = "mail goes on; see that it runs, and RELAY_TELEMETRY__OTLP_ENDPOINT and __OTLP_HEADERS"
-            self._say(partial(log.warning, "traces.failed", host=self._where, detail=why, remedy=remedy))
+            to_do = "mail goes on; see that it runs, and RELAY_TELEMETRY__OTLP_ENDPOINT and __OTLP_HEADERS"
+            self._say(partial(log.warning, "traces.failed", host=self._where, detail=why, to_do=to_do))
         else:
             self._say(partial(log.info, "traces.recovered", host=self._where))
 
