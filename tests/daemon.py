@@ -16,12 +16,24 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Self
 
+from relay.diagnosis.explanation import explain
 from tests import forkserver
 
 REPOSITORY = Path(__file__).parents[1]
 START_S = 20.0
 STOP_S = 40.0
 LINE_BYTES = 1 << 20
+MISFORMED = "misformed:"
+
+
+def misformed(event: Mapping[str, Any]) -> str:
+    """What is wrong with the advice in a line of the log; "": nothing."""
+    remedy, to_do = event.get("remedy"), event.get("to_do")
+    if remedy is not None and (not remedy or explain(remedy).id != remedy):
+        return f"{MISFORMED} {event['event']}: {remedy!r} is no entry of the catalogue"
+    if to_do is not None and (" " not in to_do or explain(to_do).id == to_do):
+        return f"{MISFORMED} {event['event']}: {to_do!r} is not for people"
+    return ""
 
 
 class RelayDaemon:
@@ -127,6 +139,11 @@ class RelayDaemon:
             await asyncio.gather(*self._readers)
         return status
 
+    def prove(self) -> None:
+        """AssertionError when a line of its log was not as docs/logs.md has it."""
+        wrong = [line for line in self.other_output if line.startswith(MISFORMED)]
+        assert wrong == []
+
     async def _end(self, number: signal.Signals) -> int:
         if self._process is None:
             return 0
@@ -146,6 +163,7 @@ class RelayDaemon:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        self.prove()
 
     async def event(self, name: str, *, since: int = 0, timeout_s: float = 10, **keys: object) -> dict[str, Any]:
         """The first log event `name` at or after index `since` of `events` that has these `keys`, waited for.
@@ -201,6 +219,8 @@ class RelayDaemon:
             except ValueError:
                 self.other_output.append(text)
                 continue
+            if wrong := misformed(event):
+                self.other_output.append(wrong)
             async with self._news:
                 self.events.append(event)
                 self._news.notify_all()

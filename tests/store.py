@@ -101,8 +101,13 @@ def lay_store(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def open_store(folder: Path, *, memory_bytes: int = MEMORY, clean_end: bool = True) -> AsyncIterator[Store]:
-    """Open (again) the store in `folder`; `clean_end` False leaves it as a crash would."""
+async def open_store(
+    folder: Path, *, memory_bytes: int = MEMORY, clean_end: bool = True, whole_start: bool = True
+) -> AsyncIterator[Store]:
+    """Open (again) the store in `folder`; `clean_end` False leaves it as a crash would.
+
+    `whole_start` False: only what comes before the front doors open.
+    """
     async with open_any(settings_of(folder), folder) as database:
         ledger = DotLedger(folder / "dots")
         queue = Queue(
@@ -114,6 +119,9 @@ async def open_store(folder: Path, *, memory_bytes: int = MEMORY, clean_end: boo
             clock=database.now_ms,
         )
         in_doubt = await queue.open()
+        if whole_start:
+            in_doubt += await queue.take_over()
+            await queue.sweep()
         store = Store(database, queue, in_doubt, [], [])
         queue.willing = lambda account_id: True
         queue.on_fresh = store.fresh.append

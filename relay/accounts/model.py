@@ -115,6 +115,7 @@ class ImapServer:
     trust: str | None
     login: str
     auth: Auth
+    opted_out: bool = False  # the settings name this very host, and say that it is used without TLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,8 @@ def tell(changes: Iterable[Change]) -> None:
             by = {} if change.actor == trail.RELAY else {"cause": f"by {change.actor}"}
             log.info("account.resumed", account=address, **by, **more)
         elif trouble is None:
-            log.info("account.suspended", account=address, cause=f"suspended by {change.actor}", remedy=OPERATOR)
+            resume_it = f"relay account resume {address}"
+            log.info("account.suspended", account=address, cause=f"suspended by {change.actor}", to_do=resume_it)
         else:
             log.error(
                 "account.suspended",

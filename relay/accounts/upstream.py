@@ -73,12 +73,12 @@ def fill(account: Account, defaults: UpstreamDefaults, places: ApiPlaces = ApiPl
     )
 
 
-def tells_in_clear(upstream: Upstream) -> bool:
+def tells_in_clear(upstream: Upstream | ImapServer) -> bool:
     """Would a password or token leave this machine unencrypted?"""
     return upstream.tls == "none" and upstream.auth != "none" and not _is_here(upstream.host)
 
 
-def may_log_in(upstream: Upstream) -> bool:
+def may_log_in(upstream: Upstream | ImapServer) -> bool:
     """Promise 11: credentials go in clear only where the settings opt out, by two names, for that one host."""
     return upstream.opted_out or not tells_in_clear(upstream)
 
@@ -136,6 +136,7 @@ def imap_of(account: Account, upstream: Upstream, defaults: ImapDefaults) -> Ima
         trust=None if of_one_host and host != upstream.host else upstream.trust,
         login=account.imap_login or upstream.login,
         auth=account.auth,
+        opted_out=tls == defaults.tls == "none" and host == named,
     )
 
 

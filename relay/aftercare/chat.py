@@ -21,6 +21,25 @@ _MOST = 4096  # octets of a text; the smallest limit among the services is their
 _ANSWER_BYTES = 1 << 16
 # What a child needs to find Python and certificates; nothing of ours, no secret, and no proxy but the relay's own.
 _PASSED = ("PATH", "PYTHONPATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+# Apprise's services that open connections of their own making.
+_NO_HTTP = frozenset(
+    {
+        "mailto",
+        "mailtos",
+        "mqtt",
+        "mqtts",
+        "xmpp",
+        "xmpps",
+        "irc",
+        "ircs",
+        "growl",
+        "syslog",
+        "rsyslog",
+        "smpp",
+        "smpps",
+    }
+    | {"ws", "wss", "dbus", "gnome", "exec", "file"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +54,7 @@ class ChatOutcome:
 class Chats:
     """The URLs of the settings. `tell` one after the other: `timeout_s` bounds all of them together.
 
-    `environ`: of this process; little of it reaches the child.  `egress`: the way out, of which the proxy counts.
+    `environ`: of this process; little of it reaches the child.  `egress`: the way out, of services that speak HTTP.
     """
 
     def __init__(
@@ -53,6 +72,10 @@ class Chats:
     def configure(self, urls: Sequence[SecretStr], *, timeout_s: float) -> None:
         """Other URLs, from the next notice on."""
         self._urls, self._timeout_s = tuple(urls), timeout_s
+
+    def directly(self) -> list[str]:
+        """The channels for which the way out does not count: they speak no HTTP."""
+        return [channel for channel in self.channels if channel.partition(" ")[0] in _NO_HTTP]
 
     @property
     def channels(self) -> list[str]:
@@ -81,12 +104,15 @@ class Chats:
             for channel, answer in zip(channels, answers, strict=True)
         ]
 
-    def _way(self) -> dict[str, str]:
-        """The proxy and what is reached without it; with its password, so by standard input as all else."""
+    def _way(self) -> dict[str, object]:
+        """The proxy and what is reached without it, with its password, so by standard input as all else; whence."""
         egress = self._egress
-        if egress is None or egress.proxy is None:
+        if egress is None:
             return {}
-        return {
+        way: dict[str, object] = {"source": egress.source_address, "ip": egress.ip}
+        if egress.proxy is None:
+            return way
+        return way | {
             "proxy": url_with_password(egress.proxy, egress.proxy_password),
             "no_proxy": ",".join(egress.no_proxy),
         }

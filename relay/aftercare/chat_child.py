@@ -1,6 +1,6 @@
 """The process that speaks to chats, webhooks and pagers: JSON on standard input, JSON on standard output.
 
-    {"urls": [...], "title": "...", "body": "...", "proxy": "...", "no_proxy": "..."}
+    {"urls": [...], "title": "...", "body": "...", "proxy": "...", "no_proxy": "...", "source": [...], "ip": "auto"}
     ->  [{"sent": true, "why": ""}, ...]
 
 A process of its own: the library knows a hundred services, takes more memory than the daemon, and one that hangs can
@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+from functools import partial
 from typing import Any
 
 from relay.credentials.hardening import harden_process
@@ -40,6 +41,7 @@ def main() -> int:
     order = json.loads(sys.stdin.buffer.read())
     if "proxy" in order:  # for the library; what a process does to its own environment nobody else sees
         os.environ |= {"http_proxy": order["proxy"], "https_proxy": order["proxy"], "no_proxy": order["no_proxy"]}
+    _leave_from(tuple(order.get("source", ())), str(order.get("ip", "auto")))
     import apprise
 
     heard = _Heard()
@@ -49,6 +51,17 @@ def main() -> int:
     answers = [_tell(apprise, asset, url, order, heard) for url in order["urls"]]
     sys.stdout.write(json.dumps(answers))
     return 0
+
+
+def _leave_from(source: tuple[str, ...], ip: str) -> None:
+    """Have all sessions of `requests` in this process connect from there; the library makes its own for each call."""
+    import requests
+
+    from relay.net.requests_way import FromAddress, local_address
+
+    address = local_address(source, ip)
+    if address:
+        requests.sessions.HTTPAdapter = partial(FromAddress, address)  # type: ignore[assignment, misc]
 
 
 def _tell(apprise: Any, asset: Any, url: str, order: dict[str, str], heard: _Heard) -> dict[str, object]:

@@ -8,8 +8,8 @@ SMTP_AUTH_SSL and SMTP_AUTH_TLS together say how the connection is protected:
 - TLS=N with SSL=N, both written out: plain text.  That is the only way to it, and `check.warnings` names it at every
   start.  TLS=N alone is refused: nobody loses encryption by one letter.
 
-IMAP_TLS=Y means TLS from the first byte, on port 143 STARTTLS; IMAP_TLS=N means plain text, port 143 unless given, and
-is named at every start likewise.
+IMAP_TLS=Y means TLS from the first byte, on port 143 STARTTLS; IMAP_TLS=N means plain text, port 143 unless given, for
+the host in IMAP_HOST alone, without which it is refused, and is named at every start likewise.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def imap_values(given: Mapping[str, Given], problems: list[str]) -> Values:
     values = _plain(given, {"IMAP_HOST": "host", "IMAP_PORT": "port"})
     if _answer("IMAP_TLS", given, problems) is False:
         values["tls"] = "none"
+        if "host" not in values:
+            problems.append(
+                "IMAP_TLS: N alone would send passwords in clear text; leave it at Y, or give IMAP_HOST as well, the one "
+                "host for which clear text is meant"
+            )
         if values.setdefault("port", "143") == "993":
             problems.append(
                 "IMAP_TLS: N, but IMAP_PORT 993 speaks TLS from the first byte; give IMAP_TLS=Y, or port 143"

@@ -73,6 +73,13 @@ def _notices(control: Control, line: Any) -> None:
     if named and control.directory.by_address(named) is None:
         words = f"RELAY_NOTICES__ACCOUNT: there is no account {named}; any healthy one carries the notices of trouble"
         line("notices", "warning", words, f"relay account add {named}, or name another one")
+    directly = control.chats.directly()
+    if directly and way_of_all(control.settings.egress).described(""):
+        words = f"notices by {', '.join(directly)} do not leave by RELAY_EGRESS__*: the service speaks no HTTP"
+        line("notices", "warning", words, "allow its connections directly, or name a webhook or chat instead")
+    sources = control.settings.egress.source_address
+    if len(sources) > 1 and control.settings.egress.ip == "auto" and control.settings.telemetry.otlp_endpoint:
+        line("traces", "warning", f"traces leave from {sources[0]} alone: one connection has one source address")
 
 
 async def _accounts_file(control: Control, line: Any) -> None:

@@ -26,7 +26,7 @@ from relay.database.migration import HEAD
 from relay.database.schema import FAR_FUTURE_MS, audit, deliveries, secrets
 from relay.mail.ids import parse_id
 from relay.queue.aging import owed_files
-from relay.queue.claims import recover
+from relay.queue.claims import take_over
 from relay.queue.copies import doubt_all
 from relay.queue.model import State
 
@@ -176,7 +176,7 @@ async def _proved(
 
         def settle(connection: Connection) -> _Found:
             now = now_ms()
-            suspects, _, _ = recover(connection, in_dot, now=now, lease_ms=0)
+            suspects = take_over(connection, None, in_dot, now=now)
             unsettled = deliveries.c.settled_at.is_(None)
             doubt_all(connection, now)
             if hold:

@@ -114,7 +114,7 @@ class AccountsFile:
         """Log it, once as long as it stays the same."""
         if refused.text != self._told:
             self._told = refused.text
-            log.error("accounts.refused", detail=refused.text, remedy=refused.remedy)
+            log.error("accounts.refused", detail=refused.text, to_do=refused.remedy)
 
 
 def _stamp(paths: Iterable[Path]) -> Stamp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _DAY_MS = 86_400_000
+_AT_A_TIME = 100  # lines of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Core:
     chats: Chats
     postmark: Postmark
     fleet: Fleet | None  # None: this process is alone on its store
+    in_doubt: Sequence[int]  # ids of messages that the last run may have handed over already
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ async def open_core(
                 "key.created",
                 key_id=vault.ring.primary.id,
                 path=str(settings.keys_dir),
-                remedy="back this folder up: without its keys no stored password can be read again",
+                to_do="back this folder up: without its keys no stored password can be read again",
             )
         places = ApiPlaces(settings.submission.graph_url, settings.submission.gmail_url)
         directory = await Directory.open(database, settings.upstream, places)
@@ -131,16 +133,6 @@ async def open_core(
         in_doubt = [] if visits else await queue.open()
         if visits:
             await queue.visit()
-        for message_id in in_doubt:
-            log.warning(
-                "attempt.in_doubt",
-                message_id=format_id(message_id),
-                possible_duplicate=True,
-                cause="the relay was stopped between the final dot and its reply",
-            )
-        if in_doubt:
-            log.warning("queue.recovered", in_doubt=len(in_doubt))
-
         ways = Ways(directory, vault, settings.egress, guard_of(settings.console))
         app = settings.oauth
         secret = app.google_client_secret.get_secret_value() if app.google_client_secret is not None else ""
@@ -172,7 +164,7 @@ async def open_core(
         notices = settings.notices
         chats = Chats(notices.urls, timeout_s=notices.url_timeout_s, environ=os.environ, egress=settings.egress)
         postmark = Postmark(settings.doors[0].hostname or socket.gethostname())
-        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark, fleet)
+        yield Core(database, vault, directory, queue, transport, oauth, logins, ways, chats, postmark, fleet, in_doubt)
 
 
 def guard_of(console: ConsoleSettings) -> Guard:
@@ -187,8 +179,26 @@ async def open_control(settings: RelaySettings, *, create_key: bool = True) -> A
     Raises as `open_core`.
     """
     async with open_core(settings, on_lost=lambda error: None, create_key=create_key, visits=True) as core:
+        if not core.queue.visiting:
+            await take_over(core)
         yield _control(settings, core, None)
         await core.queue.close()
+
+
+async def take_over(core: Core) -> None:
+    """Take what the last run had in hand, and name what of it may arrive twice; mail may be accepted meanwhile."""
+    in_doubt = [*core.in_doubt, *await core.queue.take_over()]
+    if in_doubt:
+        log.warning("queue.recovered", in_doubt=len(in_doubt))
+    for number, message_id in enumerate(in_doubt):
+        if number % _AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        log.warning(
+            "attempt.in_doubt",
+            message_id=format_id(message_id),
+            possible_duplicate=True,
+            cause="the relay was stopped between the final dot and its reply",
+        )
 
 
 @asynccontextmanager

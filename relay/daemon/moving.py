@@ -71,7 +71,7 @@ class Moving:
             account=account.address,
             cause=cause,
             detail="from SMTP to Microsoft Graph",
-            remedy=f"back: relay account set {account.address} --transport smtp",
+            to_do=f"back: relay account set {account.address} --transport smtp",
         )
         return True
 

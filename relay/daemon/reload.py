@@ -108,7 +108,7 @@ class Reloader:
             try:
                 return await self._reload()
             except ControlError as refused:
-                log.error("daemon.reload_refused", detail=refused.text, remedy=refused.remedy)
+                log.error("daemon.reload_refused", detail=refused.text, to_do=refused.remedy)
                 raise
             finally:
                 notify(os.environ, "READY=1")
@@ -179,7 +179,7 @@ class Reloader:
     def _say(self, new: Reloading, restart: list[str]) -> None:
         log.info("daemon.reloaded", settings=", ".join(new.changed), doors=len(self._relay.doors.listeners))
         if restart:
-            log.warning("settings.restart_needed", settings=", ".join(restart), remedy=_RESTART)
+            log.warning("settings.restart_needed", settings=", ".join(restart), to_do=_RESTART)
         for line in warnings(new.settings):
             log.warning("settings.doubtful", detail=line)
 

@@ -18,7 +18,7 @@ from relay.config.extras import require_extras
 from relay.control.socket import ControlServer
 from relay.credentials.hardening import harden_process
 from relay.daemon.activation import Inherited, inherited, notify
-from relay.daemon.build import Relay, build
+from relay.daemon.build import Relay, build, take_over
 from relay.daemon.refusals import why
 from relay.daemon.reload import Hangups, Reloader
 from relay.daemon.traces import Traces
@@ -98,7 +98,7 @@ async def _run(settings: RelaySettings) -> int:
             ending.set_result(status)
 
     def lost(error: BaseException) -> None:
-        log.error("storage.lost", detail=str(error), remedy="the relay ends now and recovers at its next start")
+        log.error("storage.lost", detail=str(error), to_do="the relay ends now and recovers at its next start")
         end(1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,7 +145,9 @@ async def _start(relay: Relay, server: ControlServer, given: list[Inherited]) ->
     await relay.dispatcher.start()
     await relay.aftercare.start()
     await server.start()
-    await relay.doors.start(given)  # last to start, first to stop
+    await relay.doors.start(given)  # first to stop; what takes longer the more waits comes after it
+    await take_over(relay.core)
+    await relay.dispatcher.begin()
     log.info(
         "daemon.ready",
         port=relay.doors.listeners[0].port,
@@ -169,7 +171,7 @@ def _warn_of_openness(relay: Relay) -> None:
         log.warning(
             "clients.open",
             cause="no client is defined: every allowed network may use every registered sender",
-            remedy="relay client add NAME --network CIDR --sender PATTERN",
+            to_do="relay client add NAME --network CIDR --sender PATTERN",
         )
 
 

@@ -89,7 +89,7 @@ class Web:
                     host=self._settings.host,
                     port=self._settings.port,
                     detail=str(error),
-                    remedy="mail goes on; give RELAY_CONSOLE__HOST and RELAY_CONSOLE__PORT that are free, or "
+                    to_do="mail goes on; give RELAY_CONSOLE__HOST and RELAY_CONSOLE__PORT that are free, or "
                     "RELAY_CONSOLE__ENABLED=no",
                 )
             if loop.time() - began > _STEADY_S:
@@ -133,7 +133,7 @@ class Web:
                 readers.create_task(self._read_events(process.stdout), name="console log")
                 readers.create_task(_read_words(process.stderr), name="console errors")
             status = await process.wait()
-            log.error("console.ended", code=status, remedy="it is started again; see the lines before this one")
+            log.error("console.ended", code=status, to_do="it is started again; see the lines before this one")
         finally:
             await _end(process)
             self._process = None

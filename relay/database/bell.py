@@ -47,7 +47,7 @@ class Bell:
             except (StorageFailed, psycopg.Error, OSError) as error:
                 if not told:
                     told = True
-                    log.warning("node.deaf", detail=str(error)[:200], remedy="see to the PostgreSQL server")
+                    log.warning("node.deaf", detail=str(error)[:200], to_do="see to the PostgreSQL server")
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - not all nodes at once
             wait_s = min(wait_s * 2, _MOST_S)
 

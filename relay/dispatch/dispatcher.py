@@ -110,7 +110,7 @@ class Dispatcher:
     # -- life ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin with what the store holds, then with what arrives."""
+        """Be ready for what arrives."""
         self.queue.willing = lambda account_id: self._lane(account_id).willing()
         self.queue.on_fresh = self.offer
         self.queue.on_backlog = self.offer_later
@@ -118,8 +118,12 @@ class Dispatcher:
         self._verdicts.open()
         await self.health.start()
         self._spawn(self._upkeep.run(), _UPKEEP)
+
+    async def begin(self) -> None:
+        """Take up what the store holds, which takes longer the more it is: once the front doors are open."""
         for account_id, due_at in (await self.queue.due_times()).items():
             self._lane(account_id).backlog(due_at)
+        self._spawn(self._upkeep.sweep(), "sweep")
 
     def configure(self, settings: DispatchSettings, *, history_days: int) -> None:
         """Other settings from now on; a wait that has begun ends when it would have."""
@@ -235,7 +239,7 @@ class Dispatcher:
             log.info(
                 "account.resting",
                 account=lane.upstream.account,
-                remedy=lane.rest_cause,
+                remedy=trouble.cause,
                 who=trouble.who.value,
                 retry_in_s=int(seconds),
                 waiting=len(lane.ready),

@@ -326,7 +326,7 @@ class Fleet:
     async def _rejoin(self) -> None:
         """This node was taken for dead: what it had is others' by now."""
         log.error("node.lost", node=self.node, cause="its lease had passed before it was renewed",
-                  remedy="see whether this machine stood still, or cannot reach PostgreSQL in time")  # fmt: skip
+                  to_do="see whether this machine stood still, or cannot reach PostgreSQL in time")  # fmt: skip
         count("relay_lease_changes_total", max(1, len(self._held)), change="lost")
         self._until, self._leads = 0, False
         self._held.clear()

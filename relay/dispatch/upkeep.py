@@ -75,6 +75,10 @@ class Upkeep:
             for duty in (self._renew, self.follow_clock, self._age):
                 await self._do(duty)
 
+    async def sweep(self) -> None:
+        """Remove what the last run left in the spool."""
+        await self._do(self._queue.sweep)
+
     async def _do(self, duty: Callable[[], Awaitable[None]]) -> None:
         try:
             await duty()

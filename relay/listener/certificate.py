@@ -55,7 +55,7 @@ class ServerTls:
                 "listener.certificate",
                 path=str(self._certificate),
                 detail=str(error),
-                remedy="put the right certificate and key there; the one read before stays in use",
+                to_do="put the right certificate and key there; the one read before stays in use",
             )
         else:
             log.info("listener.certificate", path=str(self._certificate), detail="read again")

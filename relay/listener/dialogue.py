@@ -90,10 +90,10 @@ class Dialogue:
             code=reply.code,
             status=reply.status,
             reply=reply.text,
-            remedy=replies.remedy_of(reply, client.name if client is not None else "NAME"),
             client=self.peer.name,
             sender=sender,
             recipient=recipient,
+            **replies.to_do_of(reply, client.name if client is not None else "NAME"),
         )
         self._bogus += bogus
         self._errors += reply.permanent

@@ -314,6 +314,12 @@ def remedy_of(reply: Reply, client: str = "NAME") -> str:
     return reply.remedy.replace("set NAME ", f"set {client} ") if isinstance(reply, Refusal) else ""
 
 
+def to_do_of(reply: Reply, client: str = "NAME") -> dict[str, str]:
+    """Likewise, as the key `to_do` of a log line where there is anything to do."""
+    remedy = remedy_of(reply, client)
+    return {"to_do": remedy} if remedy else {}
+
+
 def reply_to(error: Exception) -> Reply:
     """What a client hears of an exception. Never a 5xx for a fault of ours, never our insides."""
     match error:

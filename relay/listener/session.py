@@ -197,8 +197,8 @@ class RelaySession(Connection):
             code=reply.code,
             status=reply.status,
             reply=reply.text,
-            remedy=replies.remedy_of(reply),
             client=self._host,
+            **replies.to_do_of(reply),
         )
         return False
 

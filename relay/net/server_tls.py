@@ -47,12 +47,12 @@ _REMEDIES = {
 
 
 def tls_trouble(error: BaseException) -> dict[str, str]:
-    """Why a handshake failed, in a few words, as the key `reason` of a log line; `remedy` where it is known."""
+    """Why a handshake failed, in a few words, as the key `reason` of a log line; `to_do` where it is known."""
     if isinstance(error, ssl.SSLError) and error.reason:
         reason = error.reason.replace("_", " ").lower()
     elif isinstance(error, ConnectionError):
         reason = _GONE
     else:
         reason = str(error) or type(error).__name__
-    remedy = next((words for end, words in _REMEDIES.items() if reason.endswith(end)), "")
-    return {"reason": reason} | ({"remedy": remedy} if remedy else {})
+    to_do = next((words for end, words in _REMEDIES.items() if reason.endswith(end)), "")
+    return {"reason": reason} | ({"to_do": to_do} if to_do else {})

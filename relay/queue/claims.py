@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, or_, select, update
 
 from relay.database.schema import FAR_FUTURE_MS, accounts, contents, deliveries, messages, nodes
 from relay.mail.content import Content
@@ -14,6 +14,7 @@ from relay.queue.leases import holds, of_account
 from relay.queue.model import Delivery, Message, State
 from relay.queue.operations import Fenced
 
+_AT_ONCE = 500  # ids in a statement
 OVERHEAD = 2048  # octets a message in memory costs besides its content
 
 
@@ -106,30 +107,39 @@ def claim(
     return claimed, next_due
 
 
-def recover(
+def join(
     connection: Connection, interrupted: set[int] | None, *, now: int, lease_ms: int
 ) -> tuple[list[int], int, int]:
-    """Take everything from dead nodes; mark what may be upstream already. Ids in doubt, largest id, our node.
+    """Be the only node of a store from now on. Ids that may be upstream already, the largest id, our node.
 
-    For the only node of a store.  `interrupted`: whose dots were out as its ledger has it; None: nobody knows.
+    `interrupted`: whose dots were out as the ledger has it; None: nobody knows.  Whatever else a dead node held stays
+    its own until `take_over`, which takes longer the more waits; where nobody knows it is taken over here.
     """
-    owned = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_not(None))
-    suspects = {row[0] for row in connection.execute(select(deliveries.c.message_id).where(owned, _marked()))}
-    unmarked = select(deliveries.c.message_id).where(owned, deliveries.c.account_id.not_in(_holding()))
-    if interrupted is None:  # the ledger did not survive: whoever makes no durable marks may be in doubt
-        suspects |= {row[0] for row in connection.execute(unmarked)}
-    else:
-        suspects |= interrupted & {row[0] for row in connection.execute(select(deliveries.c.message_id).where(owned))}
-    for message_id in suspects:
-        connection.execute(
-            update(deliveries).where(owned, deliveries.c.message_id == message_id).values(_in_doubt(now))
-        )
-    connection.execute(update(deliveries).where(owned).values(owner=None))
-    connection.execute(delete(nodes))
+    known = connection.scalars(select(nodes.c.id)).all()
     node = connection.execute(insert(nodes).values(started_at=now, lease_until=now + lease_ms)).inserted_primary_key
     assert node is not None
+    if interrupted is None or not known:
+        suspects = take_over(connection, None, interrupted, now=now)
+    else:
+        suspects = _doubt(connection, _held_by_others(None), deliveries.c.message_id.in_(interrupted), now)
+    connection.execute(delete(nodes).where(nodes.c.id != node[0]))  # not before: its number must not be one of theirs
     largest = connection.execute(select(func.max(messages.c.id))).scalar() or 0
-    return sorted(suspects), largest, node[0]
+    return suspects, largest, node[0]
+
+
+def take_over(connection: Connection, node: int | None, interrupted: set[int] | None, *, now: int) -> list[int]:
+    """Take what anybody but `node` holds; ids of messages that may be upstream already.
+
+    `interrupted`: as for `join`.
+    """
+    if interrupted is None:  # the ledger did not survive: whoever makes no durable marks may be in doubt
+        unmarked = deliveries.c.account_id.not_in(_holding())
+    else:
+        unmarked = deliveries.c.message_id.in_(interrupted)
+    theirs = _held_by_others(node)
+    suspects = _doubt(connection, theirs, or_(_marked(), unmarked), now)
+    connection.execute(update(deliveries).where(theirs).values(owner=None))
+    return suspects
 
 
 def give_up(connection: Connection, node: int, *, now: int) -> list[int]:
@@ -184,6 +194,20 @@ def give_back(connection: Connection, given: Sequence[tuple[int, int, Delivery]]
                 due_at=deliveries.c.due_at if not_before is None else max(delivery.due_at, not_before),
             )
         )
+
+
+def _held_by_others(node: int | None) -> ColumnElement[bool]:
+    held = and_(deliveries.c.settled_at.is_(None), deliveries.c.owner.is_not(None))
+    return held if node is None else and_(held, deliveries.c.owner != node)
+
+
+def _doubt(connection: Connection, held: ColumnElement[bool], which: ColumnElement[bool], now: int) -> list[int]:
+    """All that is held of a message may be upstream already if one of it is `which`; ids of such messages."""
+    suspects = sorted(connection.scalars(select(deliveries.c.message_id).where(held, which).distinct()))
+    for start in range(0, len(suspects), _AT_ONCE):
+        some = deliveries.c.message_id.in_(suspects[start : start + _AT_ONCE])
+        connection.execute(update(deliveries).where(held, some).values(_in_doubt(now)))
+    return suspects
 
 
 def _claimed(message_id: int, number: int, token: int) -> ColumnElement[bool]:

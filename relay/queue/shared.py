@@ -33,8 +33,15 @@ class SharedQueue(Queue):
         self._spool.open()
         self.become(await self._membership.join())
         self._ledger.clear()
-        await asyncio.to_thread(self._spool.sweep, set())
         return []
+
+    async def take_over(self) -> list[int]:
+        """See `Queue.take_over`; whoever buries a node takes what it had."""
+        return []
+
+    async def sweep(self) -> None:
+        """See `Queue.sweep`."""
+        await asyncio.to_thread(self._spool.sweep, set())
 
     def become(self, joined: Joined) -> None:
         """This process is that node from now on. Its ids are made by the store's clock, and of its own number."""

@@ -75,12 +75,13 @@ class ContentDraft(Protocol):
 
 
 class FileSpool:
-    """A folder of large contents. The row of a message is its commit point: a file without a row is swept at start."""
+    """A folder of large contents. The row of a message is its commit point: a file without a row is swept once."""
 
     def __init__(self, folder: Path, *, inline_bytes: int) -> None:
         self.folder = folder
         self.inline_bytes = inline_bytes
         self.node = 0
+        self._new: set[str] | None = set()  # files of this process, which `sweep` does not know; None: it was done
 
     def open(self) -> None:
         """Make the folder; durable before the first file. Raises StorageFailed when something else has its name."""
@@ -124,17 +125,33 @@ class FileSpool:
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self, known: set[str]) -> int:
-        """Delete our files that no message names; how many there were. Blocking; only at start, before any draft.
+        """Delete the files of earlier processes that no message names; how many there were. Blocking; once.
 
-        What has another kind of name than ours is not ours and stays.
+        Those of this one are left alone.  What has another kind of name than ours is not ours and stays.
         """
-        swept = [
-            entry.name
-            for entry in os.scandir(self.folder)
-            if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and entry.name not in known
-        ]
-        self.remove(swept)
+        new = self._new
+        if new is None:
+            return 0
+        try:
+            swept = [
+                entry.name
+                for entry in os.scandir(self.folder)
+                if _NAME.fullmatch(entry.name)
+                and entry.is_file(follow_symlinks=False)
+                and entry.name not in known
+                and entry.name not in new  # its name was noted before the file was made
+            ]
+            self.remove(swept)
+        finally:
+            self._new = None
         return len(swept)
+
+    def named(self) -> str:
+        """A name for a new file."""
+        name, new = secrets.token_hex(16), self._new
+        if new is not None:
+            new.add(name)
+        return name
 
 
 class FileDraft:
@@ -185,7 +202,7 @@ class FileDraft:
     def _write(self, chunks: list[bytes]) -> None:
         try:
             if self._file is None:
-                name = secrets.token_hex(16)
+                name = self._spool.named()
                 self._file = os.open(self._spool.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 self._name = name
             view = memoryview(b"".join(chunks))

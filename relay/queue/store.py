@@ -18,7 +18,7 @@ from relay.mail.ids import IdSource
 from relay.mail.reencode import Reencoder
 from relay.queue import claims
 from relay.queue.aging import Aging, owed_files
-from relay.queue.claims import OVERHEAD, claim, recover
+from relay.queue.claims import OVERHEAD, claim, join, take_over
 from relay.queue.ledger import DotLedger
 from relay.queue.model import Arrival, Delivery, Message, Settlement, State
 from relay.queue.operations import Accept, Fenced, notes, settle
@@ -66,7 +66,7 @@ class Queue:
         self._ids = IdSource()
         self._claiming = asyncio.Lock()
         self._unknown: dict[int, int] = {}  # messages of which nobody knows whether they are ours; their accounts
-        self._visiting = False
+        self.visiting = False
         self._lease_until = 0.0  # on this process's monotonic clock
         self.room = room
         self.verdicts = Verdicts(database)
@@ -94,29 +94,43 @@ class Queue:
     # -- life ----------------------------------------------------------------------------------------------
 
     async def open(self) -> list[int]:
-        """Recover from the last run and join as a new node; the ids of messages that may already be upstream.
+        """Join as a new node; the ids of messages whose dot was out when the last run ended.
 
-        Only the holder of the store's lock may call this: every other node is taken for dead.
+        Only the holder of the store's lock may call this: every other node is taken for dead.  Mail may be accepted
+        then; what waits longer the more waits is `take_over`'s.
         """
         self._spool.open()
         interrupted = self._ledger.interrupted()
         in_doubt, largest, node = await self._database.write(
-            lambda c: recover(c, interrupted, now=self._clock(), lease_ms=int(NODE_LEASE_S * 1000))
+            lambda c: join(c, interrupted, now=self._clock(), lease_ms=int(NODE_LEASE_S * 1000))
         )
         self._ledger.clear()
         self._ids = IdSource(after=largest)
         self.node = node
         self._lease_until = time.monotonic() + NODE_LEASE_S
         self._spool.node = node
+        return in_doubt
+
+    async def take_over(self) -> list[int]:
+        """Take what the last run had in hand; the ids of further messages that may already be upstream.
+
+        Nothing of it is claimed before.  Mail may be accepted meanwhile.
+        """
+        return await self._database.write(lambda c: take_over(c, self.node, set(), now=self._clock()))
+
+    async def sweep(self) -> None:
+        """Remove large contents that nothing is owed of: drafts of the last run, and what it had no time to remove.
+
+        Mail may be accepted and settled meanwhile.
+        """
         known = await self._database.read(owed_files)
         await asyncio.to_thread(self._spool.sweep, known)
-        return in_doubt
 
     async def visit(self) -> None:
         """Instead of `open`, for a command beside whoever works on a shared store: nothing is taken in hand."""
         largest = await self._database.read(lambda c: c.scalar(select(func.max(messages.c.id))) or 0)
         self._ids = IdSource(after=largest)
-        self._visiting = True
+        self.visiting = True
 
     def configure(self, *, memory_bytes: int, inline_bytes: int) -> None:
         """Other bounds for what comes from now on; what is in hand counts on."""
@@ -158,7 +172,7 @@ class Queue:
 
     async def close(self) -> None:
         """Give back what is in hand; the ledger is clean because nothing is in its dot any more."""
-        if self._visiting:  # the ledger is the daemon's
+        if self.visiting:  # the ledger is the daemon's
             self._ledger.close()
             return
         await self._database.write(lambda c: claims.release(c, self.node))

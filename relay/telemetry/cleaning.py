@@ -18,8 +18,9 @@ _MAX_DEPTH, _MAX_MEMBERS, _MAX_FIELDS = 4, 50, 40
 _MAX_FRAMES, _MAX_CHAIN = 12, 4
 _LINES = frozenset({"line", "command"})  # keys that carry protocol lines
 _UNIQUE = frozenset({"message_id", "header_message_id", "session_id", "delivery_id", "reply", "detail"})
-# Keys whose values are always our own constant text: masking a word of it would tell that the word is a password.
-_OWN = frozenset({"cause", "remedy"})
+# Keys whose values are our own words, with an address or a name filled in: a secret that is an ordinary word is not
+# masked there, since that would spoil the advice and tell that the word is a password.
+_OWN = frozenset({"cause", "remedy", "to_do", "who"})
 _MAX_HARMLESS = 4096
 _OUR_ID = 13  # characters of `mail.ids.format_id`, which no secret gets into
 _PLAIN = frozenset({int, float, bool, type(None)})
@@ -41,9 +42,9 @@ def clean_fields(fields: dict[str, Any]) -> None:
         if kind is str:
             if value in harmless or (key == "message_id" and len(value) == _OUR_ID):
                 continue
-            if len(value) > SHORT or not value.isprintable() or (key not in _OWN and LIVE.touches(value)):
+            if len(value) > SHORT or not value.isprintable() or LIVE.touches(value):
                 break
-            if key not in _UNIQUE and key not in _OWN:
+            if key not in _UNIQUE:
                 if len(harmless) >= _MAX_HARMLESS:
                     harmless.clear()
                 harmless.add(value)
@@ -108,16 +109,16 @@ def _clean(value: object, depth: int) -> Field:
 
 
 def clean_text(text: str, limit: int = MAX_FIELD, *, own: bool = False) -> str:
-    """One printable line of at most `limit` octets, live secrets masked unless the text is our `own`.
+    """One printable line of at most `limit` octets, live secrets masked; `own`: but for those that are mere words.
 
     Escaped are control characters, line and paragraph separators, format characters (bidi overrides), surrogates and
     unassigned ones: all that `str.isprintable` says no to.  The count of characters left out ends a cut text.
     """
     whole = len(text)
-    longest = 0 if own else LIVE.longest
+    longest = LIVE.longest
     cut = whole > limit + longest
     text = text[: limit + longest] if cut else text
-    text = text if own else LIVE.masked(text)  # a secret across the limit is still seen as one
+    text = LIVE.masked(text, words=not own)  # a secret across the limit is still seen as one
     if cut:
         text = text[: max(0, len(text) - longest)]  # but the beginning of one may end the piece that was looked at
     if not text.isprintable():

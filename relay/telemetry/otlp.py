@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from relay import __version__
 from relay.config.proxy import is_exception, url_with_password
 from relay.config.telemetry import TelemetrySettings, headers_of
+from relay.net.requests_way import FromAddress, local_address
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
 from relay.telemetry.tracing import Span, Tracer, ids_of
@@ -96,8 +97,8 @@ class OtlpThread:
             return
         self._failing = bool(why)
         if why:
-            remedy = "mail goes on; see that it runs, and RELAY_TELEMETRY__OTLP_ENDPOINT and __OTLP_HEADERS"
-            self._say(partial(log.warning, "traces.failed", host=self._where, detail=why, remedy=remedy))
+            to_do = "mail goes on; see that it runs, and RELAY_TELEMETRY__OTLP_ENDPOINT and __OTLP_HEADERS"
+            self._say(partial(log.warning, "traces.failed", host=self._where, detail=why, to_do=to_do))
         else:
             self._say(partial(log.info, "traces.recovered", host=self._where))
 
@@ -156,4 +157,7 @@ def _session(settings: TelemetrySettings, egress: EgressSettings) -> requests.Se
     if egress.proxy is not None and not is_exception(host, egress.no_proxy):
         proxy = url_with_password(egress.proxy, egress.proxy_password)
         session.proxies = {"http": proxy, "https": proxy}
+    if address := local_address(egress.source_address, egress.ip):
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, FromAddress(address))
     return session

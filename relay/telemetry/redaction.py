@@ -105,15 +105,19 @@ class Masks:
                     return True
         return any(form in text for form in self._short) if self._short else False
 
-    def masked(self, text: str) -> str:
-        """`text` with every live secret in it, in any of its forms, replaced by MASK."""
+    def masked(self, text: str, *, words: bool = True) -> str:
+        """`text` with every live secret in it, in any of its forms, replaced by MASK.
+
+        `words` False: but for those of letters alone, which a text of ours may have as ordinary words.
+        """
         if not self.touches(text):
             return text
         found = {form for form in self._short if form in text}
         for piece in _pieces(text):
             found.update(form for form in self._filed.get(piece, ()) if form in text)
         for form in sorted(found, key=len, reverse=True):
-            text = text.replace(form, MASK)
+            if words or not (form.isalpha() and form in self._forms):
+                text = text.replace(form, MASK)
         return text
 
 

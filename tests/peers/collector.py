@@ -41,6 +41,7 @@ class Collector:
         self.raw: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.callers: list[str] = []  # their addresses
         self._news = threading.Condition()
         self._over = threading.Event()
         collector = self
@@ -54,6 +55,7 @@ class Collector:
                 if collector.mode == "stalls":
                     collector._over.wait(60)
                     return
+                collector.callers.append(self.client_address[0])
                 refused = collector.mode == "refuses"
                 if not refused:
                     collector._take(self.path, dict(self.headers), body)

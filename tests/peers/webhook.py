@@ -13,6 +13,7 @@ class Webhook:
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
+        self.callers: list[str] = []  # their addresses
         self._over = threading.Event()
         hook = self
 
@@ -24,6 +25,7 @@ class Webhook:
                 refused = self.path.startswith("/refuses")
                 if not refused:
                     hook.taken.append(body)
+                    hook.callers.append(self.client_address[0])
                 self.send_response(403 if refused else 200)
                 self.end_headers()
 

@@ -107,7 +107,7 @@ async def test_mail_goes_on_without_the_console_and_it_comes_back(
 async def test_a_taken_port_is_told_and_mail_is_taken(relaying: Relaying, upstream: ScriptedUpstream) -> None:
     async with relaying(RELAY_CONSOLE__ENABLED="yes", RELAY_CONSOLE__PORT=str(upstream.port)) as daemon:
         told = await daemon.event("console.unavailable")
-        assert "RELAY_CONSOLE__PORT" in told["remedy"]
+        assert "RELAY_CONSOLE__PORT" in told["to_do"]
         await daemon.submit(APP, ["ann@example.org"], b"Subject: x\r\n\r\nhello\r\n")
         await daemon.event("delivery.relayed")
 

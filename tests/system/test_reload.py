@@ -246,7 +246,7 @@ async def test_what_is_wrong_changes_nothing(tmp_path: Path) -> None:
                 daemon.write(settings)
                 refused = await daemon.hang_up("daemon.reload_refused")
                 assert refused["detail"]
-                assert refused["remedy"]
+                assert refused["to_do"]
                 await send(session, 1)
                 await send(await greeted(port), 1)
             daemon.write({"RELAY_LISTENERS": '[{"port": 0, "max_recipients": 101}]'})

@@ -190,7 +190,8 @@ def test_bad_doors(settings: Loader, text: str, line: str) -> None:
             "SMTP_AUTH_SSL_TRUST",
             "without TLS",
         ),
-        ({"IMAP_TLS": "N", "IMAP_PORT": "993"}, "IMAP_TLS", "993 speaks TLS"),
+        ({"IMAP_TLS": "N", "IMAP_PORT": "993", "IMAP_HOST": "imap.campus.example"}, "IMAP_TLS", "993 speaks TLS"),
+        ({"IMAP_TLS": "N"}, "IMAP_TLS", "give IMAP_HOST as well"),
     ],
 )
 def test_a_contradiction_names_the_variable(
@@ -243,7 +244,7 @@ def test_the_campus_names(settings: Loader, environ: dict[str, str], port: int, 
     ("environ", "port", "tls"),
     [
         ({"IMAP_PORT": "143"}, 143, "starttls"),
-        ({"IMAP_TLS": "N"}, 143, "none"),
+        ({"IMAP_TLS": "N", "IMAP_HOST": "imap.campus.example"}, 143, "none"),
         ({"IMAP_TLS": "Y", "IMAP_PORT": "10993"}, 10993, "implicit"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from relay.accounts.egress import own_login, way_of, way_of_all
 from relay.accounts.model import Account
-from relay.accounts.upstream import fill, imap_of
+from relay.accounts.upstream import fill, imap_of, may_log_in
 from relay.config.check import load
 from relay.config.egress import EgressSettings
 from relay.config.proxy import Proxy, exception_of, is_exception, parse_proxy
@@ -185,6 +185,27 @@ def test_no_mailbox_is_sought_where_nobody_said() -> None:
     theirs = imap_of(gmail, fill(gmail, UpstreamDefaults()), ImapDefaults(host="imap.campus.example"))
     assert theirs is not None
     assert theirs.host == "imap.gmail.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "may"),
+    [
+        ({"imap_host": "imap.campus.example"}, True),  # what the settings name
+        ({"provider": "outlook-com"}, True),  # it has its own, with TLS
+        ({"imap_host": "127.0.0.1", "imap_tls": "none"}, True),
+        ({"imap_host": "imap.other.example", "imap_tls": "none"}, False),  # the store was written by hand
+    ],
+)
+def test_imap_in_clear_is_for_the_one_host_that_the_settings_name(given: dict[str, object], may: bool) -> None:
+    mine = account(**given)
+    in_clear = ImapDefaults(host="imap.campus.example", port=143, tls="none")
+    server = imap_of(mine, fill(mine, UpstreamDefaults()), in_clear)
+    assert server is not None
+    assert may_log_in(server) is may
+    unnamed = imap_of(
+        account(provider="outlook-com"), fill(mine, UpstreamDefaults()), ImapDefaults(port=143, tls="none")
+    )
+    assert unnamed is None or not may_log_in(unnamed) or unnamed.tls != "none"
 
 
 def test_a_pin_is_of_one_host() -> None:

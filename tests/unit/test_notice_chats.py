@@ -64,6 +64,21 @@ async def test_they_are_reached_through_the_relays_own_proxy(monkeypatch: pytest
     assert SECRET not in repr(outcomes) + repr(vars(told))
 
 
+async def test_they_are_reached_from_the_relays_own_address() -> None:
+    with Webhook() as hook:
+        egress = EgressSettings(source_address="127.0.0.9, ::1", ip="4")  # type: ignore[arg-type]
+        told = Chats([SecretStr(hook.url())], timeout_s=20, environ=os.environ, egress=egress)
+        assert [one.sent for one in await told.tell("t", "b")] == [True]
+        assert hook.callers == ["127.0.0.9"]
+        six = EgressSettings(ip="6")
+        told = Chats([SecretStr(hook.url())], timeout_s=20, environ=os.environ, egress=six)
+        assert [one.sent for one in await told.tell("t", "b")] == [False], "the hook is at an IPv4 address"
+
+
+def test_services_that_know_no_way_out_are_named() -> None:
+    assert chats("mailtos://u:p@example.com", "json://x/", "mqtt://x").directly() == ["mailtos (URL 1)", "mqtt (URL 3)"]
+
+
 async def test_without_urls_no_process_is_started() -> None:
     assert await Chats([], timeout_s=0.001, environ={}).tell("t", "b") == []
 

@@ -190,3 +190,17 @@ def test_the_number_of_live_secrets_is_bounded() -> None:
 
 def test_nothing_is_left_behind_by_these_tests() -> None:
     assert not LIVE.touches(SECRET)
+
+
+def test_our_own_advice_keeps_an_ordinary_word_that_is_somebodys_password() -> None:
+    for secret in ("password", "hunter2!"):
+        mask(secret)
+    try:
+        advice = "Store the right password: relay account set-password hunter2!@example.com"
+        found = json.loads(line(to_do=advice, cause="the password is wrong", reply="wrong password", who="x"))
+        assert found["to_do"] == "Store the right password: relay account set-password ***@example.com"
+        assert found["cause"] == "the password is wrong"
+        assert found["reply"] == "wrong ***", "what comes from outside is masked whatever it is"
+    finally:
+        for secret in ("password", "hunter2!"):
+            unmask(secret)

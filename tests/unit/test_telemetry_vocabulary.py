@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.diagnosis.explanation import explain
 from relay.telemetry.counters import METRICS
 from relay.telemetry.events import COMMON_KEYS, EVENTS, RESERVED_KEYS
 from relay.telemetry.redaction import secret_key
@@ -20,6 +21,26 @@ METRIC_CALLS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def names_an_entry(value: ast.expr) -> bool:
+    """Is it the id of an entry: an attribute that holds one, or one written out?"""
+    if isinstance(value, ast.Constant):
+        return isinstance(value.value, str) and explain(value.value).id == value.value
+    return isinstance(value, ast.Attribute) and value.attr in ("id", "cause")
+
+
+def remedies(tree: ast.AST) -> list[str]:
+    """`remedy` is the id of an entry, `to_do` words: what else calls in a file give."""
+    found = []
+    for call in calls(tree):
+        for key in call.keywords:
+            event = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+            if key.arg == "remedy" and event in EVENTS and not names_an_entry(key.value):
+                found.append(f"line {key.value.lineno}: remedy is the id of an entry; words are to_do")
+            if key.arg == "to_do" and isinstance(key.value, ast.Constant) and " " not in str(key.value.value):
+                found.append(f"line {key.value.lineno}: to_do is for people")
+    return found
 
 
 def logged(tree: ast.AST) -> Iterator[tuple[str, set[str], int]]:
@@ -38,7 +59,7 @@ def logged(tree: ast.AST) -> Iterator[tuple[str, set[str], int]]:
 
 
 def complaints(tree: ast.AST) -> list[str]:
-    found = []
+    found = remedies(tree)
     for event, keys, line in logged(tree):
         if event not in EVENTS:
             found.append(f"line {line}: {event} is not in telemetry/events.py")
@@ -70,6 +91,10 @@ def test_the_source_uses_only_what_is_written_down(path: Path) -> None:
         "count('relay_mesages_accepted_total')",
         "count('relay_deliveries_total', account='x')",
         "gauge('relay_messages_accepted_total', 3)",
+        "log.info('key.created', remedy='back it up')",
+        "log.info('key.created', remedy='no-such-entry')",
+        "log.info('key.created', remedy=f'relay {x}')",
+        "log.info('key.created', to_do='stage-timeout')",
     ],
 )
 def test_the_search_finds_slips(source: str) -> None:

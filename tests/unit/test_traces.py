@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from relay.config.check import SettingsError, load
+from relay.config.egress import EgressSettings
 from relay.config.extras import ExtraMissing, require_extras
-from relay.config.telemetry import headers_of
+from relay.config.telemetry import TelemetrySettings, headers_of
+from relay.net.requests_way import local_address
 from relay.telemetry.counters import snapshot
+from relay.telemetry.otlp import OtlpThread
 from relay.telemetry.tracing import Span, Tracer, ids_of, trace_id
+from tests.peers.collector import Collector
 
 NAME = "RELAY_TELEMETRY__OTLP_ENDPOINT"
 
@@ -101,3 +106,29 @@ def test_without_its_library_the_start_stops_with_the_name_of_the_extra(
     assert done.stderr == f"relay: {ExtraMissing(setting, extra)}\n"
     assert f"pip install 'authrelay[{extra}]'" in done.stderr
     assert not (tmp_path / "data" / "relay.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "ip", "address"),
+    [
+        ((), "auto", ""),
+        ((), "4", "0.0.0.0"),
+        ((), "6", "::"),
+        (("192.0.2.1", "2001:db8::1"), "auto", "192.0.2.1"),
+        (("192.0.2.1", "2001:db8::1"), "6", "2001:db8::1"),
+        (("2001:db8::1",), "4", "0.0.0.0"),
+    ],
+)
+def test_one_connection_has_one_source(source: tuple[str, ...], ip: str, address: str) -> None:
+    assert local_address(source, ip) == address
+
+
+async def test_the_collector_is_reached_from_the_relays_own_address() -> None:
+    with Collector() as collector:
+        settings = TelemetrySettings(otlp_endpoint=collector.url + "/v1/traces")
+        tracer = Tracer(ratio=1, addresses=False)
+        thread = OtlpThread(tracer, settings, EgressSettings(source_address="127.0.0.9"))  # type: ignore[arg-type]
+        tracer.add(span())
+        thread.start()
+        await asyncio.to_thread(thread.stop, 10)
+        assert set(collector.callers) == {"127.0.0.9"}

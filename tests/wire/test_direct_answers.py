@@ -102,6 +102,7 @@ async def relaying(folder: Path, upstream: Upstream, **options: Any) -> AsyncIte
             clock=now_ms,
         )
         await dispatcher.start()
+        await dispatcher.begin()
         try:
             yield Relay(store, dispatcher, directory, account_id)
         finally:

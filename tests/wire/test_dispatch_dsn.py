@@ -58,6 +58,7 @@ async def dispatching(store: Store) -> AsyncIterator[None]:
         clock=now_ms,
     )
     await dispatcher.start()
+    await dispatcher.begin()
     try:
         yield
     finally:

@@ -155,9 +155,9 @@ async def test_plain_talk_at_an_implicit_door_is_one_line_in_the_log(
         await until(lambda: len([event for event, _ in logged if event == "session.tls_failed"]) == 2)
         first, second = (keys for event, keys in logged if event == "session.tls_failed")
         assert (first["client"], first["reason"]) == ("127.0.0.1", "wrong version number")
-        assert "speaks no TLS" in first["remedy"]
+        assert "speaks no TLS" in first["to_do"]
         assert second["reason"] == "connection lost"
-        assert "not implicit" in second["remedy"]
+        assert "not implicit" in second["to_do"]
         assert not [event for event, _ in logged if event == "daemon.fault"]
         await until(lambda: door.listener.connections == 0)
         await sends_a_mail_after_greeting(await secured(door, certificates))
@@ -265,7 +265,7 @@ async def test_a_new_certificate_counts_from_the_next_handshake_on(
                 await starttls(door, new)
         warned = [keys for event, keys in logged if event == "listener.certificate"]
         assert len(warned) == 3
-        assert all("stays in use" in keys["remedy"] for keys in warned)
+        assert all("stays in use" in keys["to_do"] for keys in warned)
 
         certificates.chain.write_bytes(chain)
         certificates.key.write_bytes(key)

@@ -355,3 +355,10 @@ def test_folders_are_found_by_what_people_call_them() -> None:
     assert folder_named(listed, "bad\t") is None
     assert folder_named(listed, "bad\ufffd") is None
     assert folder_named(listed, "nowhere") is None
+
+
+async def test_no_login_goes_in_clear_to_a_host_that_nobody_opted_out_for(certificates: Certificates) -> None:
+    async with running_imap(certificates, tls="none") as imap:
+        found = await closed(imap, certificates, host="imap.example.com", tls="none")
+        assert (found.step, found.reason) == ("tls", "imap-cleartext-login")
+        assert (imap.connections, imap.logins) == (0, [])

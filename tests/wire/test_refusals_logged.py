@@ -67,7 +67,7 @@ async def test_a_malformed_sender_is_shown(
     assert len(reply) < 510  # RFC 5321 4.5.3.1.5
     [keys] = logged
     assert keys["sender"] == shown
-    assert keys["remedy"]
+    assert keys["to_do"]
     assert shown in reply or keys["reply"].partition(": ")[2] in shown
 
 
@@ -77,22 +77,22 @@ async def test_a_malformed_recipient_is_shown_with_its_sender(given: bytes, logg
     assert given.decode() in reply
     [keys] = logged
     assert (keys["sender"], keys["recipient"]) == ("app@example.com", given.decode())
-    assert keys["remedy"]
+    assert keys["to_do"]
 
 
 async def test_the_remedy_names_the_client_entry(logged: Logged, tmp_path: Path) -> None:
     await refused(tmp_path, b"MAIL FROM:<two@example.com>\r\n", senders=["app@example.com"])
     await refused(tmp_path / "2", b"MAIL FROM:app@example.com\r\n", senders=["app@example.com"])
     await refused(tmp_path / "3", b"MAIL FROM:<nobody@example.com>\r\n")
-    assert "`relay client set erp --sender two@example.com`" in logged[0]["remedy"]
-    assert logged[1]["remedy"] == "`relay client set erp --tolerate +no-brackets`"
-    assert logged[2]["remedy"].startswith("`relay account add nobody@example.com`")
+    assert "`relay client set erp --sender two@example.com`" in logged[0]["to_do"]
+    assert logged[1]["to_do"] == "`relay client set erp --tolerate +no-brackets`"
+    assert logged[2]["to_do"].startswith("`relay account add nobody@example.com`")
 
 
 async def test_a_remedy_can_be_copied_into_a_shell_whatever_the_sender_says(logged: Logged, tmp_path: Path) -> None:
     evil = '`reboot`$HOME|x&y;"@example.com'.replace(";", "").replace('"', "")
     await refused(tmp_path, f"MAIL FROM:<{evil}>\r\n".encode())
-    command = logged[0]["remedy"].split("`, or `")[0].removeprefix("`")
+    command = logged[0]["to_do"].split("`, or `")[0].removeprefix("`")
     assert shlex.split(command) == ["relay", "account", "add", evil]
     assert "'" in command
 

@@ -327,7 +327,8 @@ class Tokens:
             account_id=account_id,
             reason=str(error),
             detail=purpose,
-            cause=explanation.id,
-            remedy=" ".join(explanation.remedy),
+            cause=explanation.cause,
+            remedy=explanation.id,
+            to_do=explanation.remedy[0],
         )
         return error

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from relay.accounts.model import ImapServer
+from relay.accounts.upstream import may_log_in
 from relay.credentials.errors import CredentialError
 from relay.credentials.sasl import Mechanism, UnexpectedChallenge, choose, encode
 from relay.mail.errors import RelayError
@@ -17,6 +18,9 @@ from relay.submission.imap.connection import CommandRefused, ImapConnection, quo
 from relay.submission.imap.responses import Status, status_of
 from relay.submission.imap.wire import ImapFault, ImapWire
 from relay.submission.login import without_secret
+from relay.telemetry import get_logger
+
+log = get_logger()
 
 ImapSecret = Callable[[ImapServer], Awaitable[str]]
 # For a token that the server refused: another one to try once. Raises CredentialError when there is none.
@@ -118,6 +122,9 @@ class _Opening:
 
     async def _connect(self, way: Way) -> ImapConnection:
         server, limits = self._server, self._limits
+        if not may_log_in(server):  # of a server that a preset names, or whose settings changed since
+            words = f"the login would go to {server.host} in clear text"
+            raise MailboxClosed("tls", "imap-cleartext-login", words)
         tls = await trusted(server.trust, way) if server.tls != "none" else None
         implicit = tls if server.tls == "implicit" else None
         _, wire = await dial(ImapWire, server.host, server.port, timeout_s=limits.connect_s, tls=implicit, way=way)
@@ -146,6 +153,9 @@ class _Opening:
 
     async def _encrypt(self, connection: ImapConnection, tls: ClientTls | None, *, done: bool) -> None:
         if tls is None:
+            log.warning(
+                "upstream.cleartext", account=self._server.account, host=self._server.host, port=self._server.port
+            )
             self._on_step("tls", "none: the password goes unencrypted, as IMAP_TLS=N says")
             return
         self._step = "tls"
