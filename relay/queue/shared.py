@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from relay.mail.errors import StorageFailed
 from relay.mail.ids import IdSource
 from relay.queue.claims import disown
 from relay.queue.nodes import Joined
 from relay.queue.store import Queue
+from relay.telemetry import get_logger
+
+log = get_logger()
 
 
 class Membership(Protocol):
@@ -33,7 +37,10 @@ class SharedQueue(Queue):
         self._spool.open()
         self.become(await self._membership.join())
         self._ledger.clear()
-        await asyncio.to_thread(self._spool.sweep, set())
+        try:
+            await asyncio.to_thread(self._spool.sweep, set())
+        except StorageFailed as error:  # somebody stands still while accepting: the next to start will sweep
+            log.error("storage.failed", where="sweep", detail=str(error))
         return []
 
     def become(self, joined: Joined) -> None:
