@@ -3,7 +3,7 @@
     python -m tests.system.clustertest --nodes 3 --kills 20 --messages 2000
 
 Each blow falls on one node, chosen at random: kill -9, SIGTERM and a new start (a fail-over), or SIGSTOP for longer
-than its lease.  With `--restarts` PostgreSQL is ended as if it had crashed, too.  Applications go to another node
+than its lease.  With `--restarts` PostgreSQL and all of its processes are killed, too.  Applications go to another node
 when theirs does not answer.  With `--apart SECONDS` the clocks of the nodes differ by so much (libfaketime).
 Exit status 0: nothing acknowledged is missing, every duplicate has its mark of a dot, no account had more connections
 than its cap over all living nodes.
@@ -255,7 +255,7 @@ async def run(
                 if restarts and number % max(1, kills // restarts) == 0:
                     fleet.blows["postgresql"] += 1
                     sink.give_up()
-                    await asyncio.to_thread(server.stop, "immediate")
+                    await asyncio.to_thread(server.kill)
                     await asyncio.sleep(chance.uniform(0, lease_s))
                     await asyncio.to_thread(server.start)
             allowed[0] = messages
@@ -372,7 +372,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--restarts", type=int, default=0, help="of PostgreSQL, as if it had crashed")
+    parser.add_argument("--restarts", type=int, default=0, help="of PostgreSQL, after kill -9 of all its processes")
     parser.add_argument("--apart", type=float, default=0.0, help="seconds between the clocks of two neighbours")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so long, with what was done")
     parser.add_argument("--lease", type=float, default=LEASE_S)
