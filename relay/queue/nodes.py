@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, text, update
 
 from relay.database.schema import leases, messages, nodes
 from relay.mail.ids import NODES
@@ -102,10 +102,10 @@ def renew(connection: Connection, node: int, *, now: int, lease_ms: int) -> bool
     return bool(connection.execute(mine).rowcount)
 
 
-def overdue(connection: Connection, *, now: int) -> list[int]:
-    """The nodes whose lease has passed; call it in turn."""
-    late = select(nodes.c.id).where(nodes.c.lease_until < now).order_by(nodes.c.id)
-    return list(connection.scalars(late))
+def overdue(connection: Connection, *, now: int, longest_ms: int) -> list[int]:
+    """The nodes whose lease has passed, or would last for longer than any; call it in turn."""
+    late = or_(nodes.c.lease_until < now, nodes.c.lease_until > now + longest_ms)
+    return list(connection.scalars(select(nodes.c.id).where(late).order_by(nodes.c.id)))
 
 
 def bury(connection: Connection, ids: Sequence[int], *, now: int) -> list[Buried]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from relay.database.engine import open_store
 from relay.database.postgresql.connecting import Place
 from relay.dispatch import fleet as fleet_module
 from relay.dispatch.fleet import Fleet
+from relay.queue import nodes as nodes_module
 from relay.queue.leases import Lease, of_account, of_token, take
 from relay.queue.nodes import Identity
 from tests.postgresql import server
@@ -195,6 +197,29 @@ async def test_a_node_that_stopped_in_the_midst_of_a_transaction_keeps_nothing_f
             stopped.close()
         with psycopg.connect(url) as owed:
             assert owed.execute("SELECT owner, attempts FROM deliveries").fetchall() == [(None, 0)]
+
+
+@pytest.mark.parametrize("by_s", [86_400, -86_400])
+async def test_a_clock_of_the_store_that_is_set_buries_nobody_who_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_s: int
+) -> None:
+    """Whether it was set, or a standby with another clock took over."""
+    async with two(tmp_path, lease_s=3) as (one, other):
+        judging = time.monotonic() + 1.1  # a third of the lease after its start a node judges
+        while time.monotonic() < judging:
+            await one.fleet.beat()
+            await other.fleet.beat()
+        before = [one.fleet.node, other.fleet.node]
+        clock = nodes_module.store_now
+        monkeypatch.setattr(nodes_module, "store_now", lambda connection: clock(connection) + by_s * 1000)
+        await other.fleet.beat()
+        await one.fleet.beat()
+        await other.fleet.beat()
+        assert sorted(_nodes(other.url)) == before
+        assert ("lost", 0) not in one.hands.told
+        async with asyncio.timeout(LIMIT_S):
+            while _nodes(other.url) != [other.fleet.node]:  # and then who is not heard of any more
+                await other.fleet.beat()
 
 
 def _nodes(url: str) -> list[int]:
