@@ -40,8 +40,10 @@ interop-more: $(VENV)/.dev peers
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && sh tests/interop/install-more "$$folder" && \
 	INTEROP_MORE=$$folder $(BIN)/pytest tests/interop/test_legacy.py
 
+# DATABASE=postgresql: with the store in one of the test's own.
+killtest: DATABASE ?= sqlite
 killtest: $(VENV)/.dev
-	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000
+	$(BIN)/python -m tests.system.killtest --kills 1000 --messages 100000 --database $(DATABASE)
 
 clustertest: $(VENV)/.dev
 	$(BIN)/python -m tests.system.clustertest --nodes 3 --kills 400 --messages 50000 --restarts 10 --apart 3600

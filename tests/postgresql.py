@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -62,6 +65,25 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop it: fast (connections are ended) or immediate (as if it had crashed)."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    def kill(self) -> None:
+        """kill -9 of it and all of its processes; returns once all are gone."""
+        postmaster = self.pid
+        os.kill(postmaster, signal.SIGSTOP)  # it begins no more of them
+        family = [postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())]
+        handles = []
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                handles.append(os.pidfd_open(pid))
+        for handle in handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        for handle in handles:
+            select.select([handle], [], [], START_S)
+            os.close(handle)
+        # Where nobody collects the dead, the number in its lock files would count as that of a living one.
+        for lock in (self.data / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
+            lock.unlink()
 
     @property
     def pid(self) -> int:

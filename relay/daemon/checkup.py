@@ -25,7 +25,7 @@ from relay.diagnosis import diagnose
 from relay.diagnosis.conditions import entry_of
 from relay.diagnosis.responsibility import who_must_act
 from relay.mail.counted import counted
-from relay.mail.errors import RelayError
+from relay.mail.errors import RelayError, StorageFailed, StorageFull
 from relay.mail.outcome import Accepted, Refused, Unreachable
 from relay.telemetry import get_logger
 from relay.telemetry.counters import forget, gauge
@@ -75,6 +75,8 @@ class Checkup:
                     expiry_at = time.monotonic() + _EXPIRY_S
                     await self.watch_expiries()
                 looked = await self.check_logins(looked)
+            except (StorageFull, StorageFailed) as error:
+                log.error("storage.failed", where="checkup", detail=str(error))
             except RelayError as error:
                 log.error("daemon.fault", where="checkup", detail=str(error))
             await asyncio.sleep(min(_TICK_S, self._period_ms / 4000) if self._period_ms else _TICK_S)

@@ -106,6 +106,12 @@ class Following:
         self._dispatcher.refresh(reroute=False)
         if changes:
             self._dispatcher.follow(changes)
+        log.info(
+            "accounts.changed",
+            accounts=len(before),
+            senders=len(self._directory.senders()),
+            clients=len(self._directory.clients()),
+        )
 
 
 @asynccontextmanager

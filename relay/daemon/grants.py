@@ -15,7 +15,7 @@ from relay.credentials.oauth import TokenRefused
 from relay.daemon.kin import Kinship
 from relay.diagnosis.conditions import token_condition
 from relay.diagnosis.responsibility import who_must_act
-from relay.mail.errors import RelayError
+from relay.mail.errors import RelayError, StorageFailed, StorageFull
 from relay.telemetry import get_logger
 
 log = get_logger()
@@ -77,6 +77,8 @@ class Grants:
             try:
                 if self.leads():
                     await self._keep_alive_once()
+            except (StorageFull, StorageFailed) as error:
+                log.error("storage.failed", where="keep grants alive", detail=str(error))
             except RelayError as error:
                 log.error("daemon.fault", where="keep grants alive", detail=str(error))
 

@@ -27,6 +27,7 @@ from relay.dispatch.spans import trace_attempt
 from relay.dispatch.stopping import Rescue, Stopping
 from relay.dispatch.upkeep import Upkeep
 from relay.dispatch.verdict import LaneAction, Suspend
+from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.ids import format_id
 from relay.mail.outcome import Outcome
 from relay.queue.model import Delivery, Message, Settlement, State
@@ -255,8 +256,11 @@ class Dispatcher:
         self._custody.put_down(lane)
 
     def failed(self, where: str, error: BaseException) -> None:
-        """A part of ours broke; the daemon lives on."""
-        log.error("daemon.fault", where=where, exc_info=error)
+        """A part of ours broke, or the store did; the daemon lives on."""
+        if isinstance(error, StorageFull | StorageFailed):
+            log.error("storage.failed", where=where, detail=str(error))
+        else:
+            log.error("daemon.fault", where=where, exc_info=error)
 
     # -- what the control room asks -------------------------------------------------------------------------
 

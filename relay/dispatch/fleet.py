@@ -72,7 +72,8 @@ class Fleet:
         self.keeps: Callable[[int], bool] = lambda account_id: False  # has an account more than mail to see to?
         self.standings: dict[int, Standing] = {}  # as of the last heartbeat
         self.calls = Calls(self)
-        self._until = self._careful_until = 0  # steady
+        self._until = self._careful_until = 0  # uptime_ms
+        self._ahead_ms: int | None = None  # of the store's clock, as of the last heartbeat
         self._held: set[int] = set()
         self._leads = self._retiring = self._gone = False
         self._leaving: set[int] = set()
@@ -196,7 +197,9 @@ class Fleet:
         if self._gone:
             return
         seen = await self._database.write(
-            lambda c: rounds.beat(c, self.node, lease_ms=self._lease_ms, bury=was_alive and not careful)
+            lambda c: rounds.beat(
+                c, self.node, lease_ms=self._lease_ms, bury=lambda now: self._steady(now) and was_alive and not careful
+            )
         )
         if not seen.renewed:
             if not self._gone:
@@ -216,6 +219,18 @@ class Fleet:
             if not was_alive:
                 self.hands.flow()
             self._even_out(seen.held)
+
+    def _steady(self, now: int) -> bool:
+        """Has the store's clock gone on as ours did since the last heartbeat? From the thread that writes.
+
+        A clock that was set, or that of another server after a fail-over, makes leases seem to have passed: the others
+        have to renew by it before they are judged.
+        """
+        before, self._ahead_ms = self._ahead_ms, now - uptime_ms()
+        if before is None or abs(self._ahead_ms - before) < self._lease_ms // 4:
+            return True
+        self._careful_until = uptime_ms() + self._lease_ms
+        return False
 
     async def retire(self, grace_s: float) -> None:
         """Hand everything over, each account as soon as nothing is under way for it; `grace_s` at most."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, func, select
@@ -12,6 +12,7 @@ from relay.queue import leases, nodes
 from relay.queue.leases import JOBS, Lease, Standing, of_account
 from relay.queue.nodes import Buried
 
+_LEASES = 10  # who has a lease for so many times its length was dead before the store's clock was set back
 _ACCOUNTS = 400  # in one call: PostgreSQL takes less than 8,000 octets
 
 
@@ -27,16 +28,21 @@ class Seen:
     held: dict[int, int] = field(default_factory=dict)
 
 
-def beat(connection: Connection, node: int, *, lease_ms: int, bury: bool) -> Seen:
-    """Renew this node's lease, and bury those whose lease has passed. `bury` False: it is too early to judge."""
+def beat(connection: Connection, node: int, *, lease_ms: int, bury: Callable[[int], bool]) -> Seen:
+    """Renew this node's lease, and bury those whose lease has passed, unless `bury`, given the store's clock, says no.
+
+    It does where it is too early to judge.
+    """
     now = nodes.store_now(connection)
+    judges = bury(now)
     if not nodes.renew(connection, node, now=now, lease_ms=lease_ms):
         return Seen(now, renewed=False)
     seen = Seen(now, renewed=True)
-    if bury:
-        seen.buried = nodes.bury(connection, nodes.overdue(connection, now=now), now=now)
+    if judges:
+        overdue = nodes.overdue(connection, now=now, longest_ms=_LEASES * lease_ms)
+        seen.buried = nodes.bury(connection, overdue, now=now)
     seen.leads = bool(leases.take(connection, node, [JOBS], now=now)[0])
-    if seen.leads and bury:
+    if seen.leads and judges:
         seen.in_doubt = nodes.sweep(connection, now=now)
     if seen.buried or seen.in_doubt:
         nodes.ring(connection, "freed")

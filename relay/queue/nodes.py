@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, text, update
 
 from relay.database.schema import leases, messages, nodes
 from relay.mail.ids import NODES
@@ -18,6 +18,14 @@ from relay.queue.claims import give_up, give_up_orphans, release
 from relay.queue.leases import in_turn
 
 _CHANNEL = "relay"
+_END_STALLED = text(
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND application_name LIKE 'relay writer%'
+      AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+      AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - interval '1 second'
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +102,16 @@ def renew(connection: Connection, node: int, *, now: int, lease_ms: int) -> bool
     return bool(connection.execute(mine).rowcount)
 
 
-def overdue(connection: Connection, *, now: int) -> list[int]:
-    """The nodes whose lease has passed; call it in turn."""
-    late = select(nodes.c.id).where(nodes.c.lease_until < now).order_by(nodes.c.id)
-    return list(connection.scalars(late))
+def overdue(connection: Connection, *, now: int, longest_ms: int) -> list[int]:
+    """The nodes whose lease has passed, or would last for longer than any; call it in turn."""
+    late = or_(nodes.c.lease_until < now, nodes.c.lease_until > now + longest_ms)
+    return list(connection.scalars(select(nodes.c.id).where(late).order_by(nodes.c.id)))
 
 
 def bury(connection: Connection, ids: Sequence[int], *, now: int) -> list[Buried]:
     """Take everything from these nodes: their leases are anybody's, their deliveries wait in the store again."""
+    if ids:
+        _end_stalled(connection)
     buried: list[Buried] = []
     for node in ids:
         name = connection.scalar(select(nodes.c.name).where(nodes.c.id == node)) or ""
@@ -110,6 +120,17 @@ def bury(connection: Connection, ids: Sequence[int], *, now: int) -> list[Buried
         connection.execute(delete(nodes).where(nodes.c.id == node))
         buried.append(Buried(node, name, tuple(in_doubt)))
     return buried
+
+
+def _end_stalled(connection: Connection) -> None:
+    """End transactions that have waited for their own node for a second: it may have stopped in the midst of one.
+
+    The rows that it changed would be kept from whoever buries it for as long as its connection lasts: for hours, if
+    its machine stands still.  No timeout of the server's ends one that stopped between two statements of a pipeline.
+    A node that was only slow connects again, and looks up what became of its commit.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_END_STALLED)
 
 
 def sweep(connection: Connection, *, now: int) -> list[int]:

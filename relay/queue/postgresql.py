@@ -8,7 +8,7 @@ from typing import Any
 from relay.database.postgresql.faults import TORN
 from relay.database.statements import Statement
 from relay.queue.kinds import ACCEPT, FENCED, FORGET, NOTE, OWE, RECORD, SETTLE, TELL
-from relay.queue.spool_rows import CHUNK
+from relay.queue.spool_rows import CHUNK, SWEEP
 
 _MESSAGE = (
     ("id", "bigint"),
@@ -90,6 +90,8 @@ SELECT {_names(_DELIVERY)}, 'queued', 0, 1, 0 FROM {_rows(_DELIVERY)}
 _WHOLE_SQL = f"""
 SELECT relay_expect(count(*), %s, '{TORN}') FROM chunks WHERE spool = ANY(%s::text[])
 """
+# Before it, so that it sees what a sweep did that took these rows for a dead node's, and any later sweep the message.
+_NO_SWEEP_SQL = f"SELECT pg_advisory_xact_lock_shared({SWEEP})"
 _SETTLE_SQL = f"""
 WITH changed AS (
          UPDATE deliveries AS d
@@ -126,6 +128,7 @@ def plan(rows: Sequence[tuple[Any, ...]]) -> list[Statement]:
         statements.append(_accept(kinds[ACCEPT], kinds.get(OWE, ()), kinds.get(NOTE, ())))
         sizes = {row[_SPOOL]: row[_SIZE] for row in kinds[ACCEPT] if row[_SPOOL] is not None}
         if sizes:
+            statements.append((_NO_SWEEP_SQL, ()))
             statements.append((_WHOLE_SQL, (sum(-(-size // CHUNK) for size in sizes.values()), _texts(sizes))))
     if SETTLE in kinds or RECORD in kinds or TELL in kinds:
         states = kinds.get(SETTLE, ())

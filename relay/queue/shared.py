@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Protocol
 
+from relay.mail.errors import StorageFailed
 from relay.mail.ids import IdSource
 from relay.queue.claims import disown
 from relay.queue.nodes import Joined
 from relay.queue.store import Queue
+from relay.telemetry import get_logger
+
+log = get_logger()
+
+_PATIENCE_S = 30.0  # as long as a start waits for a server that does not answer yet
+_AGAIN_S = 0.5
 
 
 class Membership(Protocol):
@@ -31,9 +39,21 @@ class SharedQueue(Queue):
     async def open(self) -> list[int]:
         """Join. What a buried node left in doubt, whoever buries it tells: here it is always nothing."""
         self._spool.open()
-        self.become(await self._membership.join())
+        self.become(await self._joined())
         self._ledger.clear()
         return []
+
+    async def _joined(self) -> Joined:
+        """A server that is started anew just now, or is too busy, gets some time; then raises StorageFailed."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self._membership.join()
+            except StorageFailed as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.error("storage.failed", where="join", detail=str(error))
+            await asyncio.sleep(_AGAIN_S)
 
     async def take_over(self) -> list[int]:
         """See `Queue.take_over`; whoever buries a node takes what it had."""
@@ -41,7 +61,10 @@ class SharedQueue(Queue):
 
     async def sweep(self) -> None:
         """See `Queue.sweep`."""
-        await asyncio.to_thread(self._spool.sweep, set())
+        try:
+            await asyncio.to_thread(self._spool.sweep, set())
+        except StorageFailed as error:  # somebody stands still while accepting: the next to start will sweep
+            log.error("storage.failed", where="sweep", detail=str(error))
 
     def become(self, joined: Joined) -> None:
         """This process is that node from now on. Its ids are made by the store's clock, and of its own number."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypeVar
 
-from sqlalchemy import Connection, delete, exists, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, text
 
 from relay.database.engine import Database
 from relay.database.postgresql.store import PostgresDatabase
@@ -19,11 +18,10 @@ from relay.mail.errors import StorageFailed
 from relay.queue.owed import unfinished
 from relay.queue.spool import HIGH_WATER
 
-T = TypeVar("T")
-
+SWEEP = 0x72656C617973  # "relays": the advisory lock of who sweeps; shared by all who make a large content theirs
 CHUNK = HIGH_WATER  # octets of a row: what a connection holds in memory
 _OLD_MS = 86_400_000  # no content takes longer to receive
-_AT_ONCE = 500
+_AT_ONCE = 100
 
 
 def rows_of(database: Database) -> PostgresDatabase:
@@ -61,7 +59,7 @@ class RowSpool:
         first, last = at // CHUNK, (at + length - 1) // CHUNK
         here = (chunks.c.spool == name, chunks.c.number >= first, chunks.c.number <= last)
         query = select(chunks.c.body).where(*here).order_by(chunks.c.number)
-        rows = self._database.read_blocking(lambda connection: connection.scalars(query).all())
+        rows = self._database.read_soon(lambda connection: connection.scalars(query).all())
         start = at - first * CHUNK
         found = b"".join(rows)[start : start + length]
         if len(rows) != last - first + 1 or len(found) != length:
@@ -71,21 +69,25 @@ class RowSpool:
     def holds(self, name: str) -> bool:
         """See `Spool.holds`."""
         query = select(chunks.c.number).where(chunks.c.spool == name).limit(1)
-        return self._database.read_blocking(lambda connection: connection.scalar(query)) is not None
+        return self._database.read_soon(lambda connection: connection.scalar(query)) is not None
 
     def remove(self, names: Iterable[str]) -> None:
         """See `Spool.remove`."""
         every = list(names)
         for start in range(0, len(every), _AT_ONCE):
-            self._write(partial(_remove, names=every[start : start + _AT_ONCE]))
+            self._database.write_blocking(partial(_remove, names=every[start : start + _AT_ONCE]))
 
     def sweep(self, known: set[str]) -> int:
         """See `Spool.sweep`. `known` is not asked: the database knows best."""
         now = self._database.now_ms()
         alive = exists(select(nodes.c.id).where(nodes.c.id == chunks.c.node, nodes.c.lease_until > now))
         named = exists(select(messages.c.id).where(messages.c.spool == chunks.c.spool, unfinished()))
-        orphan = delete(chunks).where(~named, or_(~alive, chunks.c.at < now - _OLD_MS))
-        return self._write(lambda connection: connection.execute(orphan).rowcount)
+        orphan = and_(~named, or_(~alive, chunks.c.at < now - _OLD_MS))
+        names = self._database.read_blocking(lambda c: c.scalars(select(chunks.c.spool).where(orphan).distinct()).all())
+        return sum(
+            self._database.write_blocking(partial(_sweep, orphan=orphan, names=names[start : start + _AT_ONCE]))
+            for start in range(0, len(names), _AT_ONCE)
+        )
 
     def forget(self, name: str) -> None:
         """Remove a draft that was given up, by and by; what fails is swept later."""
@@ -104,10 +106,7 @@ class RowSpool:
             {"spool": name, "number": first + number, "node": self.node, "at": now, "body": body}
             for number, body in enumerate(bodies)
         ]
-        self._write(lambda connection: connection.execute(insert(chunks), rows))
-
-    def _write(self, function: Callable[[Connection], T]) -> T:
-        return self._database.write_blocking(function)
+        self._database.write_blocking(lambda connection: connection.execute(insert(chunks), rows), soon=True)
 
 
 class RowDraft:
@@ -159,6 +158,16 @@ class RowDraft:
         bodies = [held[at : at + CHUNK] for at in range(0, whole, CHUNK)]
         self._spool.store(self._name, self._rows, bodies)
         self._rows += len(bodies)
+
+
+def _sweep(connection: Connection, orphan: ColumnElement[bool], names: Sequence[str]) -> int:
+    """Its node may live, and be about to name what is thought to be an orphan: in turn with whoever accepts.
+
+    Who accepts misses what is swept before; what is named before is seen here.
+    """
+    connection.execute(text("SET LOCAL lock_timeout = '1s'"))  # who accepts would have to wait behind us
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SWEEP})
+    return connection.execute(delete(chunks).where(orphan, chunks.c.spool.in_(names))).rowcount
 
 
 def _remove(connection: Connection, names: list[str]) -> None:

@@ -13,7 +13,7 @@ from relay.database.engine import Database
 from relay.database.schema import FAR_FUTURE_MS, contents, deliveries, messages, nodes
 from relay.mail.content import Content, Stored
 from relay.mail.dsn import NO_MESSAGE_REQUEST
-from relay.mail.errors import CommitUnknown, StorageFull
+from relay.mail.errors import CommitUnknown, StorageFailed, StorageFull
 from relay.mail.ids import IdSource
 from relay.mail.reencode import Reencoder
 from relay.queue import claims
@@ -28,6 +28,9 @@ from relay.queue.room import Room
 from relay.queue.snapshot import Snapshot, take_snapshot
 from relay.queue.spool import ContentDraft, Spool
 from relay.queue.verdicts import Verdicts
+from relay.telemetry import get_logger
+
+log = get_logger()
 
 NODE_LEASE_S = 60.0  # renewed at a third of it
 HEARD_MS = 30_000  # longer than it takes to tell an application that waits
@@ -246,6 +249,8 @@ class Queue:
                 self._memory_left += cost
             if isinstance(error, StorageFull):
                 self.room.spent()
+            elif isinstance(error, StorageFailed) and self._database.available:  # else that was told already
+                log.error("storage.failed", where="accept", detail=str(error))
             if isinstance(error, CommitUnknown):  # it may be ours
                 self._unknown[message_id] = arrival.account_id
             elif isinstance(error, Exception) and content.spool is not None:  # cancelled: it is being committed

@@ -109,7 +109,7 @@ EVENTS: dict[str, Event] = {
     "account.resting": _event("info", "its upstream asked for a pause", "waiting", "until"),
     "account.recovered": _event("info", "its upstream takes its mail again"),
     "account.checked": _event("info", "the login of an account without mail was tried"),
-    "accounts.changed": _event("info", "accounts, senders or clients were changed", "accounts", "senders", "clients"),
+    "accounts.changed": _event("info", "what another node changed is in force here", "accounts", "senders", "clients"),
     "accounts.applied": _event("info", "the accounts file changed what is registered", "added", "changed", "removed"),
     "accounts.refused": _event("error", "the accounts file cannot be applied: what is registered stays as it was"),
     "clients.open": _event("warning", "no client is defined: any allowed network may use any registered sender"),

@@ -3,7 +3,7 @@
     python -m tests.system.clustertest --nodes 3 --kills 20 --messages 2000
 
 Each blow falls on one node, chosen at random: kill -9, SIGTERM and a new start (a fail-over), or SIGSTOP for longer
-than its lease.  With `--restarts` PostgreSQL is ended as if it had crashed, too.  Applications go to another node
+than its lease.  With `--restarts` PostgreSQL and all of its processes are killed, too.  Applications go to another node
 when theirs does not answer.  With `--apart SECONDS` the clocks of the nodes differ by so much (libfaketime).
 Exit status 0: nothing acknowledged is missing, every duplicate has its mark of a dot, no account had more connections
 than its cap over all living nodes.
@@ -17,12 +17,13 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.system.killtest import Client, CountingSink, Daemon, Ledger, _clients
 ACCOUNTS = 6
 CAP = 2  # connections of an account
 LEASE_S = 1.5
+_TOLD_S = 90  # that a pause takes to be noticed, on a machine that is busy with other things
 _FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -49,9 +51,22 @@ class WatchedSink(CountingSink):
         super().__init__(*arguments, **options)
         self.paused: set[str] = set()
         self.most = self.most_nodes = 0
+        self._awaited: dict[str, float] = {}  # since when (monotonic) the mail of an account has waited for a node
+        self.waits: list[float] = []
+
+    def await_next(self, logins: Iterable[str]) -> None:
+        """The node that sent for these accounts was killed just now, and mail waits: time what follows."""
+        now = time.monotonic()
+        self._awaited |= dict.fromkeys(logins, now)
+
+    def give_up(self) -> None:
+        """PostgreSQL was ended meanwhile: that time would not be one of a fail-over."""
+        self._awaited.clear()
 
     def take(self, message: Taken) -> None:
         super().take(message)
+        if (since := self._awaited.pop(message.account, None)) is not None:
+            self.waits.append(message.at - since)
         now: Counter[str] = Counter()
         nodes: dict[str, set[str]] = {}
         for session in self._sessions:
@@ -132,8 +147,8 @@ def faketime() -> str | None:
 class Fleet:
     """The nodes, and an application's way to one that answers."""
 
-    def __init__(self, nodes: list[Node], sink: WatchedSink, chance: random.Random) -> None:
-        self.nodes, self.sink, self.chance = nodes, sink, chance
+    def __init__(self, nodes: list[Node], sink: WatchedSink, chance: random.Random, url: str) -> None:
+        self.nodes, self.sink, self.chance, self.url = nodes, sink, chance, url
         self.blows: Counter[str] = Counter()
 
     async def start(self) -> None:
@@ -149,6 +164,7 @@ class Fleet:
         match kind:
             case "kill":
                 node.kill()
+                self.sink.await_next(_waiting_for(self.url, node.name))
                 await asyncio.sleep(self.chance.choice((0.0, lease_s * 1.5)))
                 node.start()
                 await node.ready()
@@ -173,7 +189,7 @@ class Fleet:
         return sum(not name or line.get("name") == name for line in lines)
 
     async def _until(self, told: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(_TOLD_S):
             while not told():
                 await asyncio.sleep(0.1)
 
@@ -207,8 +223,10 @@ async def run(
     restarts: int = 0,
     accounts: int = ACCOUNTS,
     kinds: tuple[str, ...] = ("kill", "stop", "pause", "kill", "kill"),
+    longest_s: float = float("inf"),
 ) -> dict[str, object]:
-    """The whole proof; the figures."""
+    """The whole proof; the figures. After `longest_s` no more blows fall; as many of the messages as go with them."""
+    ends = time.monotonic() + longest_s
     chance = random.Random(seed)
     certificates = write_certificates(folder)
     logins = {f"app{n}@example.com": SinkAccount(f"secret-{n}", [f"app{n}@example.com"]) for n in range(accounts)}
@@ -218,6 +236,7 @@ async def run(
             [Node(folder, n, url, lease_s=lease_s, apart_s=apart_s * (n - nodes // 2)) for n in range(1, nodes + 1)],
             sink,
             chance,
+            url,
         )
         _accounts(fleet.nodes[0], logins, certificates.ca, sink.port)
         await fleet.start()
@@ -228,11 +247,15 @@ async def run(
         load = asyncio.create_task(_clients(clients, ledger, allowed))
         try:
             for number in range(kills):
+                if time.monotonic() > ends:
+                    messages = allowed[0]
+                    break
                 allowed[0] = messages * (number + 1) // (kills + 1)
                 await fleet.blow(kinds[number % len(kinds)], lease_s)
                 if restarts and number % max(1, kills // restarts) == 0:
                     fleet.blows["postgresql"] += 1
-                    await asyncio.to_thread(server.stop, "immediate")
+                    sink.give_up()
+                    await asyncio.to_thread(server.kill)
                     await asyncio.sleep(chance.uniform(0, lease_s))
                     await asyncio.to_thread(server.start)
             allowed[0] = messages
@@ -263,6 +286,17 @@ def _accounts(node: Node, logins: dict[str, SinkAccount], ca: Path, port: int) -
         )
 
 
+def _waiting_for(url: str, name: str) -> list[str]:
+    """The accounts that the node of this name submits for, and that have mail waiting."""
+    chosen = (
+        "SELECT a.address FROM accounts a JOIN leases l ON l.name = 'account ' || a.id JOIN nodes n ON n.id = l.node "
+        "WHERE n.name = %s AND EXISTS "
+        "(SELECT 1 FROM deliveries d WHERE d.account_id = a.id AND d.settled_at IS NULL AND d.state <> 'held')"
+    )
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute(chosen, (name,))]
+
+
 async def _quiet(url: str, deadline: float) -> None:
     """Until nothing is owed: what was committed but never acknowledged is delivered too."""
     while time.monotonic() < deadline:
@@ -273,6 +307,7 @@ async def _quiet(url: str, deadline: float) -> None:
 
 
 def _judge(ledger: Ledger, sink: WatchedSink, fleet: Fleet, url: str, statuses: list[int]) -> dict[str, object]:
+    waits = sink.waits
     arrivals = Counter(relay_id for _, relay_id, _ in sink.arrivals)
     doubled = {relay_id for relay_id, times in arrivals.items() if times > 1}
     named: set[str] = set()
@@ -308,6 +343,9 @@ def _judge(ledger: Ledger, sink: WatchedSink, fleet: Fleet, url: str, statuses: 
         "lost_leases": told["node.lost"],
         "fenced": told["delivery.fenced"],
         "leases_taken": told["lease.taken"],
+        "failovers": len(waits),
+        "failover_s_median": round(statistics.median(waits), 2) if waits else None,
+        "failover_s_slowest": round(max(waits), 2) if waits else None,
         "exits": [status for status in statuses if status],
     }
 
@@ -334,8 +372,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--restarts", type=int, default=0, help="of PostgreSQL, as if it had crashed")
+    parser.add_argument("--restarts", type=int, default=0, help="of PostgreSQL, after kill -9 of all its processes")
     parser.add_argument("--apart", type=float, default=0.0, help="seconds between the clocks of two neighbours")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so long, with what was done")
     parser.add_argument("--lease", type=float, default=LEASE_S)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--keep", type=Path, help="folder for data and logs; a temporary one by default")
@@ -350,6 +389,7 @@ def main() -> int:
                 lease_s=given.lease,
                 apart_s=given.apart,
                 restarts=given.restarts,
+                longest_s=given.minutes * 60,
             )
         )
     return report(figures, verdict(figures))

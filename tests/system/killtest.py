@@ -1,6 +1,6 @@
 """Kills the daemon again and again under load, then holds every promise against a ledger.
 
-    python -m tests.system.killtest --kills 20 --messages 2000
+    python -m tests.system.killtest --kills 20 --messages 2000 [--database postgresql]
 
 A fifth of the kills falls into start-up; the sink drops its connections now and then, so that replies get lost as well.
 Exit status 0: nothing acknowledged is missing, nothing un-ended arrived, nothing is corrupt, every duplicate was named.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -26,15 +27,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
 
 from tests.peers.certificates import write_certificates
 from tests.peers.sink import Sink, SinkAccount, Taken
+from tests.postgresql import another_server
 
 SENDERS = 4
 CONNECTIONS = 4  # upstream, for each account
 _QUEUED = re.compile(rb"queued as ([0-9a-z]{13})")
 _TRACE_ID = re.compile(rb" id ([0-9a-z]{13})\b")
-_READY_S = 20.0
+_CONTENTS: dict[bool, tuple[LiteralString, ...]] = {  # where the store has them; with PostgreSQL in rows as well
+    False: ("SELECT count(*) FROM contents",),
+    True: ("SELECT count(*) FROM contents", "SELECT count(*) FROM chunks"),
+}
+_READY_S = 60.0  # that a start takes on a machine that is busy with other things, at most
 
 
 @dataclass
@@ -210,14 +219,16 @@ async def _clients(clients: list[Client], ledger: Ledger, allowed: list[int]) ->
             group.create_task(work(client))
 
 
-async def run(kills: int, messages: int, seed: int, folder: Path) -> dict[str, object]:
-    """The whole proof; the figures."""
+async def run(kills: int, messages: int, seed: int, folder: Path, url: str = "") -> dict[str, object]:
+    """The whole proof; the figures. `url`: of a PostgreSQL database that has the schema; else the store is a file."""
     chance = random.Random(seed)
     certificates = write_certificates(folder)
     accounts = {f"app{n}@example.com": SinkAccount(f"secret-{n}", [f"app{n}@example.com"]) for n in range(SENDERS)}
     ledger = Ledger()
     async with CountingSink(accounts, chain=certificates.chain, key=certificates.key) as sink:
         daemon = Daemon(folder, _free_port())
+        if url:
+            daemon.environment["RELAY_DATABASE__URL"] = url
         for login, account in accounts.items():
             daemon.command(
                 *("account", "add", login, "--host", "localhost", "--port", str(sink.port)),
@@ -252,22 +263,37 @@ async def run(kills: int, messages: int, seed: int, folder: Path) -> dict[str, o
             client.close()
         while not ledger.acknowledged.keys() <= sink.ids and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        await _quiet(daemon.folder / "data" / "relay.db", deadline)
+        await _quiet(daemon, url, deadline)
         status = await daemon.stop()
-        return _judge(ledger, sink, daemon, kills=kills, status=status, startups=startups)
+        return _judge(ledger, sink, daemon, kills=kills, status=status, startups=startups, url=url)
 
 
-async def _quiet(store: Path, deadline: float) -> None:
+async def _quiet(daemon: Daemon, url: str, deadline: float) -> None:
     """Until nothing is owed: what was committed but never acknowledged is delivered too."""
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
-        while time.monotonic() < deadline:
-            if not connection.execute("SELECT 1 FROM deliveries WHERE settled_at IS NULL LIMIT 1").fetchone():
-                return
-            await asyncio.sleep(0.1)
+    while time.monotonic() < deadline:
+        if not _asked(daemon, url, "SELECT 1 FROM deliveries WHERE settled_at IS NULL LIMIT 1"):
+            return
+        await asyncio.sleep(0.1)
+
+
+def _asked(daemon: Daemon, url: str, query: LiteralString) -> list[tuple[Any, ...]]:
+    """What the store says."""
+    if url:
+        with psycopg.connect(url) as connection:
+            return connection.execute(query).fetchall()
+    with contextlib.closing(sqlite3.connect(f"file:{daemon.folder / 'data' / 'relay.db'}?mode=ro", uri=True)) as store:
+        return store.execute(query).fetchall()
 
 
 def _judge(
-    ledger: Ledger, sink: CountingSink, daemon: Daemon, *, kills: int, status: int, startups: list[float]
+    ledger: Ledger,
+    sink: CountingSink,
+    daemon: Daemon,
+    *,
+    kills: int,
+    status: int,
+    startups: list[float],
+    url: str,
 ) -> dict[str, object]:
     arrivals = Counter(relay_id for _, relay_id, _ in sink.arrivals)
     doubled = {relay_id for relay_id, times in arrivals.items() if times > 1}
@@ -283,9 +309,8 @@ def _judge(
         faults += event.get("event") == "daemon.fault"
     lost = [mine for mine in ledger.acknowledged if mine not in sink.ids]
     corrupt = [mine for mine, _, digest in sink.arrivals if ledger.sent.get(mine) != digest]
-    with sqlite3.connect(f"file:{daemon.folder / 'data' / 'relay.db'}?mode=ro", uri=True) as connection:
-        states = dict(connection.execute("SELECT state, count(*) FROM deliveries GROUP BY state").fetchall())
-        kept = connection.execute("SELECT count(*) FROM contents").fetchone()[0]
+    states = dict(_asked(daemon, url, "SELECT state, count(*) FROM deliveries GROUP BY state"))
+    kept = sum(row[0] for table in _CONTENTS[bool(url)] for row in _asked(daemon, url, table))
     return {
         "kills": kills,
         "acknowledged": len(ledger.acknowledged),
@@ -343,14 +368,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.system.killtest")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--messages", type=int, default=2000)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="the store")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--keep", type=Path, help="folder for data and log; a temporary one by default")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
+    with contextlib.ExitStack() as stack:
+        folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(exist_ok=True)
-        figures = asyncio.run(run(arguments.kills, arguments.messages, arguments.seed, folder))
+        url = stack.enter_context(another_server()).fresh() if arguments.database == "postgresql" else ""
+        figures = asyncio.run(run(arguments.kills, arguments.messages, arguments.seed, folder, url))
     return report(figures, verdict(figures))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from relay.config.database import DatabaseSettings
@@ -17,6 +19,7 @@ from relay.database.engine import open_store
 from relay.database.postgresql.connecting import Place
 from relay.dispatch import fleet as fleet_module
 from relay.dispatch.fleet import Fleet
+from relay.queue import nodes as nodes_module
 from relay.queue.leases import Lease, of_account, of_token, take
 from relay.queue.nodes import Identity
 from tests.postgresql import server
@@ -74,6 +77,7 @@ class Recorder:
 class Member:
     fleet: Fleet
     hands: Recorder
+    url: str
 
 
 @asynccontextmanager
@@ -94,7 +98,7 @@ async def member(
         try:
             async with asyncio.timeout(LIMIT_S):
                 await listening.wait()
-            yield Member(fleet, hands)
+            yield Member(fleet, hands, settings.url)
         finally:
             task.cancel()
             await asyncio.wait((task,))
@@ -145,7 +149,7 @@ async def test_a_node_with_more_than_its_share_hands_over_to_the_one_with_less(t
 
 
 async def test_the_dead_are_buried_by_the_stores_clock_and_who_comes_back_is_somebody_else(tmp_path: Path) -> None:
-    async with two(tmp_path, lease_s=0.3) as (one, other):
+    async with two(tmp_path, lease_s=1) as (one, other):
         assert await one.fleet.obtain(7)
         before = one.fleet.node
         async with asyncio.timeout(LIMIT_S):
@@ -155,7 +159,72 @@ async def test_the_dead_are_buried_by_the_stores_clock_and_who_comes_back_is_som
         await one.fleet.beat()
         assert ("lost", 0) in one.hands.told
         assert one.fleet.node > before
+        await other.fleet.beat()
         assert other.fleet.leads()
+
+
+@pytest.mark.parametrize("amid_a_pipeline", [False, True])
+async def test_a_node_that_stopped_in_the_midst_of_a_transaction_keeps_nothing_from_whoever_buries_it(
+    tmp_path: Path, amid_a_pipeline: bool
+) -> None:
+    async with two(tmp_path, lease_s=1.2) as (one, other):
+        before = one.fleet.node
+        url = other.url
+        with psycopg.connect(url, autocommit=True) as owed:
+            owed.execute(
+                "INSERT INTO deliveries (message_id, number, recipient, account_id, state, due_at, attempts, owner, "
+                "token) VALUES (70, 0, 'ann@example.org', 7, 'queued', 0, 0, %s, 1)",
+                (before,),
+            )
+        await one.fleet.beat()
+        # What its writer had open when it stopped. Nothing more is ever sent over it.
+        stopped = psycopg.connect(url, autocommit=True, application_name="relay writer")
+        try:
+            changed = b"UPDATE deliveries SET attempts = attempts + 1 WHERE message_id = 70"
+            if amid_a_pipeline:
+                stopped.pgconn.enter_pipeline_mode()
+                for statement in (b"BEGIN", changed):
+                    stopped.pgconn.send_query_params(statement, None)
+                stopped.pgconn.send_flush_request()
+                stopped.pgconn.flush()
+            else:
+                stopped.execute("BEGIN")
+                stopped.execute(changed)
+            async with asyncio.timeout(4):  # less than the 5 s that anybody waits for a row
+                while _nodes(url) != [other.fleet.node]:
+                    await other.fleet.beat()
+        finally:
+            stopped.close()
+        with psycopg.connect(url) as owed:
+            assert owed.execute("SELECT owner, attempts FROM deliveries").fetchall() == [(None, 0)]
+
+
+@pytest.mark.parametrize("by_s", [86_400, -86_400])
+async def test_a_clock_of_the_store_that_is_set_buries_nobody_who_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_s: int
+) -> None:
+    """Whether it was set, or a standby with another clock took over."""
+    async with two(tmp_path, lease_s=3) as (one, other):
+        judging = time.monotonic() + 1.1  # a third of the lease after its start a node judges
+        while time.monotonic() < judging:
+            await one.fleet.beat()
+            await other.fleet.beat()
+        before = [one.fleet.node, other.fleet.node]
+        clock = nodes_module.store_now
+        monkeypatch.setattr(nodes_module, "store_now", lambda connection: clock(connection) + by_s * 1000)
+        await other.fleet.beat()
+        await one.fleet.beat()
+        await other.fleet.beat()
+        assert sorted(_nodes(other.url)) == before
+        assert ("lost", 0) not in one.hands.told
+        async with asyncio.timeout(LIMIT_S):
+            while _nodes(other.url) != [other.fleet.node]:  # and then who is not heard of any more
+                await other.fleet.beat()
+
+
+def _nodes(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM nodes")]
 
 
 async def test_one_node_at_a_time_asks_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

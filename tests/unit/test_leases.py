@@ -85,8 +85,8 @@ def test_a_node_whose_lease_passed_is_buried_with_all_it_held_and_nobody_else_is
     deliver(connection, 12, a, state="active", account=2)
     deliver(connection, 13, b, state="active")
     assert fleet.renew(connection, b, now=50_000, lease_ms=LEASE_MS)
-    assert fleet.overdue(connection, now=LEASE_MS) == []
-    assert fleet.overdue(connection, now=LEASE_MS + 1) == [a]
+    assert fleet.overdue(connection, now=LEASE_MS, longest_ms=10 * LEASE_MS) == []
+    assert fleet.overdue(connection, now=LEASE_MS + 1, longest_ms=10 * LEASE_MS) == [a]
     [buried] = fleet.bury(connection, [a], now=77)
     assert (buried.node, buried.name, buried.in_doubt) == (a, "a", (11, 12))
     untouched, doubtful, held, others = (delivery(connection, number) for number in (10, 11, 12, 13))
@@ -98,6 +98,12 @@ def test_a_node_whose_lease_passed_is_buried_with_all_it_held_and_nobody_else_is
     assert not fleet.renew(connection, a, now=0, lease_ms=LEASE_MS)
     assert take(connection, a, [of_account(1)], now=0) == ([], [of_account(1)])  # the dead get nothing
     assert len(take(connection, b, [of_account(1), JOBS], now=0)[0]) == 2
+
+
+def test_a_clock_of_the_store_that_was_set_back_keeps_no_dead_node_among_the_living(connection: Connection) -> None:
+    dead, alive = join(connection, "dead", now=86_400_000), join(connection, "alive", now=86_400_000)
+    assert fleet.renew(connection, alive, now=0, lease_ms=LEASE_MS)
+    assert fleet.overdue(connection, now=1, longest_ms=10 * LEASE_MS) == [dead]
 
 
 def test_what_a_buried_node_wrote_late_is_swept(connection: Connection) -> None:

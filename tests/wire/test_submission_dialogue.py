@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.accounts.model import Upstream
+from relay.config.settings import SubmissionSettings
 from relay.mail.errors import StorageFailed
 from relay.mail.outcome import Accepted, InDoubt, Outcome, Refused, Stage, Unreachable
+from relay.submission.smtp.transport import SmtpTransport
 from tests.peers.scripted_upstream import ScriptedUpstream
 from tests.wire.carrying import BODY, HASTY_S, LOGIN, PASSWORD, Lane, carry, lane, mail, transport, upstream_of
 
@@ -384,3 +387,17 @@ async def test_a_fault_of_the_lane_is_not_swallowed_with_its_mail(tmp_path: Path
         assert isinstance(outcome, Unreachable)
         assert outcome.reason == "unknown-failure"
         assert upstream.contents == 0
+
+
+async def test_a_store_that_cannot_be_asked_for_the_password_costs_the_mail_no_attempt(tmp_path: Path) -> None:
+    async def unavailable(_: Upstream) -> str:
+        raise StorageFailed("connection refused")
+
+    async with server() as upstream:
+        connecting = SmtpTransport(SubmissionSettings(stage_timeout_s=HASTY_S), unavailable, hostname="relay.example")
+        source = lane(mail(1))
+        await connecting.carry(upstream_of(upstream, tmp_path), source)
+        await connecting.close()
+        outcome = source.only
+        assert isinstance(outcome, Unreachable)
+        assert not outcome.counted

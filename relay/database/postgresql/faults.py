@@ -9,6 +9,7 @@ from relay.mail.errors import StorageFailed, StorageFull
 
 TORN = "RY003"  # relay_expect, see queue.postgresql
 FENCED_WRITER = "RY002"  # relay_expect, see writer
+FORBIDDEN = "42501"  # insufficient_privilege
 _LATER = frozenset(("08", "25", "40", "55", "57", "58", "XX"))
 # connection, wrong kind of transaction (read-only standby), serialisation, lock or state, operator, system, internal
 
@@ -43,6 +44,8 @@ def storage_error(error: BaseException) -> StorageFull | StorageFailed | None:
         return StorageFull(said(error))
     if code == TORN:
         return StorageFailed("the server lost a part of the message while it came in")
+    if code == FORBIDDEN:
+        return StorageFailed(f"{said(error)}: grant this role its rights again, or let it own the database")
     if isinstance(driver_error(error), psycopg.OperationalError | psycopg.InterfaceError) or code[:2] in _LATER:
         return StorageFailed(said(error))
     return None

@@ -8,8 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from relay.database.postgresql.connecting import Driver
+if TYPE_CHECKING:
+    from relay.database.postgresql.connecting import Driver
 
 
 class Guard:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.config.database import DatabaseSettings
 
 _LOCK = 0x72656C61796D  # "relaym": the advisory lock of whoever migrates
-_OPTIONS = "-c synchronous_commit=on -c lock_timeout=30s"
+_SESSION = {"synchronous_commit": "on", "lock_timeout": "30s"}
 
 
 def schema_of(settings: DatabaseSettings) -> str | None:
@@ -41,7 +41,7 @@ def upgrade(settings: DatabaseSettings) -> bool:
 @contextmanager
 def _engine(settings: DatabaseSettings) -> Iterator[Engine]:
     place = Place(settings)
-    engine = connect_postgresql(place, options=_OPTIONS, pooled=False, application="relay migrate")
+    engine = connect_postgresql(place, session=_SESSION, pooled=False, application="relay migrate")
     try:
         yield engine
     except DBAPIError as error:

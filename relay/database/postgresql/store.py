@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from relay.database import migration
 from relay.database.engine import Database, StoreLocked, lock
-from relay.database.postgresql.connecting import Driver, Place, prove
+from relay.database.postgresql.connecting import Driver, Place, prove, prove_sessions
 from relay.database.postgresql.faults import storage_error
 from relay.database.postgresql.guard import Guard
 from relay.database.postgresql.writer import Held, PostgresWriter
@@ -30,18 +30,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READ_S = 60.0
-_PING_S = 5.0
+_SOON_S = 6.0  # for what an application waits for: with a ping and a look before it, 451 comes within ten seconds
+_PING_S = 2.0
+_SILENT_S = 5.0  # after a wait for nothing, of more than a ping's: whoever stands in line need not wait as well
+_POOL_S = 5.0  # that a thread waits for one of the kept connections
 _COPY_S = 86_400.0
 _LOOK_S = 1.0
 _CLOCK_S = 20.0  # between two looks at the server's clock
 _PATIENCE_S = 30.0  # that a start waits for a server which does not answer yet
 _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_WRITES = (
-    "-c synchronous_commit=on -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s "
-    "-c default_transaction_isolation=read\\ committed -c statement_timeout=0"
-)
-_SPOOLS = "-c synchronous_commit=off -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
-_READS = "-c default_transaction_read_only=on -c statement_timeout=50s -c lock_timeout=5s"
+_WRITES = {
+    "synchronous_commit": "on",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "60s",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "0",
+}
+_SPOOLS = {"synchronous_commit": "off", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
+_READS = {"default_transaction_read_only": "on", "statement_timeout": "50s", "lock_timeout": "5s"}
 
 
 class PostgresDatabase(Database):
@@ -54,6 +60,7 @@ class PostgresDatabase(Database):
     ) -> None:
         super().__init__(writer, readers, folder, place.shown)
         self._postgres, self._guard, self._spoolers = writer, guard, spoolers
+        self._silent_until = 0.0  # monotonic
         self._clock = (0.0, 0.0)  # of the server (ms since 1970), at that time of our monotonic clock
 
     @property
@@ -83,6 +90,10 @@ class PostgresDatabase(Database):
         """As `read`, from a thread."""
         return self._run(self._readers, function)
 
+    def read_soon(self, function: Callable[[Connection], T]) -> T:
+        """As `read_blocking`, for what an application may be waiting for: some seconds at most."""
+        return self._soon(self._readers, function)
+
     def of_one_instant(self, function: Callable[[Connection], T]) -> T:
         """Run `function`, however long it takes, in a transaction that sees the store as it is now. From a thread.
 
@@ -107,17 +118,29 @@ class PostgresDatabase(Database):
 
         return self._run(self._spoolers, run, _COPY_S)
 
-    def write_blocking(self, function: Callable[[Connection], T]) -> T:
+    def write_blocking(self, function: Callable[[Connection], T], *, soon: bool = False) -> T:
         """Run `function` in a transaction beside the writer's, from a thread. Raises StorageFull, StorageFailed.
 
         For what may be lost until something else is committed by the writer: the commit waits for no device.
+        `soon`: an application waits; see `read_soon`.
         """
 
         def run(connection: Connection) -> T:
             with connection.begin():
                 return function(connection)
 
-        return self._run(self._spoolers, run)
+        return self._soon(self._spoolers, run) if soon else self._run(self._spoolers, run)
+
+    def _soon(self, engine: Engine, function: Callable[[Connection], T]) -> T:
+        asked = time.monotonic()
+        if asked < self._silent_until:
+            raise StorageFailed("the server does not answer")
+        try:
+            return self._run(engine, function, _SOON_S)
+        except StorageFailed:
+            if time.monotonic() - asked >= _PING_S:
+                self._silent_until = time.monotonic() + _SILENT_S
+            raise
 
     def _run(self, engine: Engine, function: Callable[[Connection], T], longest_s: float = _READ_S) -> T:
         try:
@@ -155,19 +178,18 @@ class PostgresDatabase(Database):
             raise StoreLocked(self.name, "")
 
     async def watch(self) -> None:
-        """Until cancelled: end what waits too long, connect again, follow the server's clock."""
+        """Until cancelled: connect again, follow the server's clock."""
         following = asyncio.create_task(self._follow_clock(), name="server's clock")
         try:
             while True:
                 await asyncio.sleep(_LOOK_S)
-                self._guard.look()
                 self._postgres.nudge()
         finally:
             following.cancel()
             await asyncio.wait((following,))
 
     async def _follow_clock(self) -> None:
-        """Beside `watch`: a server that hangs must not keep that from ending the waits for it, this one among them."""
+        """Beside `watch`: a server that hangs must not keep that from connecting again."""
         while True:
             await asyncio.sleep(_CLOCK_S)
             if self.available:
@@ -175,14 +197,16 @@ class PostgresDatabase(Database):
                     await self.measure_clock()
 
 
-def connect_postgresql(place: Place, *, options: str, pooled: bool, application: str, reads: bool = False) -> Engine:
+def connect_postgresql(
+    place: Place, *, session: Mapping[str, str], pooled: bool, application: str, reads: bool = False
+) -> Engine:
     """An engine. `pooled`: connections are kept; else every one is new, and its server is proved to be fit.
 
     `reads`: nothing needs a transaction.
     """
 
     def connect() -> Driver:
-        connection = place.connect(application=application, options=options)
+        connection = place.connect(application=application, session=session)
         try:
             if not pooled:
                 prove(connection, place.shown)
@@ -197,7 +221,7 @@ def connect_postgresql(place: Place, *, options: str, pooled: bool, application:
             "poolclass": QueuePool,
             "pool_size": 2,
             "max_overflow": 4,
-            "pool_timeout": 30,
+            "pool_timeout": _POOL_S,
             "pool_pre_ping": True,
             "pool_recycle": 1800,
         }
@@ -239,14 +263,16 @@ async def open_postgresql(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place, guard = Place(settings), Guard()
-    engine = connect_postgresql(place, options=_WRITES, pooled=False, application="relay writer")
-    readers = connect_postgresql(place, options=_READS, pooled=True, reads=True, application="relay reader")
-    spoolers = connect_postgresql(place, options=_SPOOLS, pooled=True, application="relay spool")
+    engine = connect_postgresql(place, session=_WRITES, pooled=False, application="relay writer")
+    readers = connect_postgresql(place, session=_READS, pooled=True, reads=True, application="relay reader")
+    spoolers = connect_postgresql(place, session=_SPOOLS, pooled=True, application="relay spool")
     for pooled in (readers, spoolers):
         _limit_pings(pooled, guard)
     held = lock(folder) if alone else None
     patience_s = _PATIENCE_S if alone else 0.0  # a command says at once what is wrong
+    looking = asyncio.create_task(_look(guard), name="ends of waits")
     try:
+        await _patiently(lambda: prove_sessions(place, guard), patience_s)
         await _patiently(lambda: migration.prove(engine), patience_s)
         writer = PostgresWriter(engine, guard, alone=alone, on_lost=on_lost)
         try:
@@ -264,11 +290,20 @@ async def open_postgresql(
             watching.cancel()
             await asyncio.wait((watching,))
     finally:
+        looking.cancel()
+        await asyncio.wait((looking,))
         readers.dispose()
         spoolers.dispose()
         engine.dispose()
         if held is not None:
             held.close()
+
+
+async def _look(guard: Guard) -> None:
+    """Until cancelled: end what waits too long."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        guard.look()
 
 
 async def _patiently(ask: Callable[[], object], patience_s: float) -> None:

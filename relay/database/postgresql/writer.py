@@ -13,7 +13,16 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from relay.database.postgresql.connecting import Driver
-from relay.database.postgresql.faults import FENCED_WRITER, TORN, broken, refused, said, sqlstate, storage_error
+from relay.database.postgresql.faults import (
+    FENCED_WRITER,
+    FORBIDDEN,
+    TORN,
+    broken,
+    refused,
+    said,
+    sqlstate,
+    storage_error,
+)
 from relay.database.postgresql.guard import Guard
 from relay.database.statements import Batch, Statement
 from relay.database.writer import Failure, Operation, Together, Writer
@@ -201,7 +210,7 @@ class PostgresWriter(Writer):
 
     def _damaged(self, error: BaseException) -> bool:
         """The connection, or something of the server's that concerns every operation of the batch."""
-        return storage_error(error) is not None and not sqlstate(error).startswith(("40", "55", TORN))
+        return storage_error(error) is not None and not sqlstate(error).startswith(("40", "55", FORBIDDEN, TORN))
 
     def _in_savepoint(self, connection: Connection, operation: Operation[T]) -> T | Failure:
         """See `Writer._in_savepoint`; what had to wait too long for a lock failed for a while only."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from relay.accounts.model import Upstream
+from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.outcome import Outcome, Stage, Unreachable
 from relay.net.way import WayOf, direct
 from relay.submission.login import LoginTries, SecondLogin, SecretSource
@@ -128,6 +129,10 @@ class SmtpTransport:
             return None
         except asyncio.CancelledError:
             raise
+        except (StorageFull, StorageFailed) as error:  # of a secret, or of what counts logins
+            log.error("storage.failed", where="connecting upstream", detail=str(error))
+            failure = Unreachable(Stage.CONNECT, "lease-lost", "the store could not be asked", counted=False)
+            return None
         except Exception:  # ours; the lane must get its message back
             log.exception("daemon.fault", where="connecting upstream", account=upstream.account)
             failure = Unreachable(Stage.CONNECT, "unknown-failure", "a fault of this program, see the log")
