@@ -123,7 +123,8 @@ def _not_ours(volume: Path) -> str:
     shutil.rmtree(volume)
     volume.mkdir(mode=0o755)
     return (
-        rf"RELAY_DATA_DIR: {DATA}/relay\.lock: Permission denied; give a folder that user {UID} can write \(chown .*\)"
+        rf"RELAY_DATA_DIR: {DATA}/relay\.lock: Permission denied; give a folder that user {UID} can write "
+        rf"\(chown -R {UID} {DATA}\)"
     )
 
 
