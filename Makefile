@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test test-long check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite sbom audit
+.PHONY: run test test-long check lint types layers peers interop-more killtest clustertest reloadtest browser-test fuzz console-bench bench demo lock example clean install image image-test image-suite compose-test sbom audit
 
 # EXTRAS=yes, here and for `install`: the libraries for PostgreSQL, traces, chats and Vault, too.
 run: $(VENV)/.run $(if $(EXTRAS),$(VENV)/.extras)
@@ -97,6 +97,11 @@ image-test: $(VENV)/.dev
 image-suite: $(VENV)/.dev
 	@sh tests/image/install-tools
 	IMAGE_SUITE="$${IMAGE_SUITE:-yes}" $(BIN)/pytest -s tests/image/test_suite.py
+
+# Runs the compose files, from the README's lines, on the engine that `docker` finds (DOCKER_HOST). ENGINE=own: as root, on Debian's,
+# which is unpacked for this run in a folder, with images made of Debian's packages. Ten minutes and more.
+compose-test: $(VENV)/.dev
+	COMPOSE_TEST=yes $(if $(filter own,$(ENGINE)),sh tests/compose/own-engine )$(BIN)/pytest tests/compose
 
 # What the relay is made of, as CycloneDX; the image brings its own.
 sbom: $(VENV)/supply-chain/.done

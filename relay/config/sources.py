@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def _unknown(name: str, origin: str) -> str:
 
 
 def _file(path: Path, must_exist: bool, problems: list[str]) -> Iterator[tuple[str, str, str]]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, it says no in a folder of somebody else, too
         if must_exist:
             problems.append(
                 f"{ENV_FILE}: {shown(str(path))} does not exist or is not a file; give the path of a readable file"

@@ -22,6 +22,8 @@ _POLICY = (
     "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _UNCOUNTED = ("/static/", "/healthz", "/readyz", "/metrics")
+# Balancers and orchestrators ask by an address, or give no name at all (HAProxy); the answer is one word to strangers.
+_NAMELESS = frozenset({"/healthz", "/readyz"})
 _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
@@ -74,7 +76,7 @@ class Guard:
         wait_s = 0 if scope["path"].startswith(_UNCOUNTED) else self._rates.wait_s((scope.get("client") or ("",))[0])
         if wait_s:
             return _too_many(scope, wait_s)
-        if hostname(headers.get("host", "")) not in self._hosts:
+        if hostname(headers.get("host", "")) not in self._hosts and scope["path"] not in _NAMELESS:
             return _no(scope, 421, "this console does not answer to that name; see RELAY_CONSOLE__HOSTS")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= MAX_BODY):

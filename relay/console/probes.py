@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from relay.config.console import ConsoleSettings
+from relay.config.own_address import own_names
+from relay.console.guard import hostname
 from relay.console.identity import address_of, client_of
 from relay.control.refusal import ControlError
 from relay.telemetry.counters import METRICS
@@ -38,7 +40,7 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200: a mail would be taken now. Why not is for METRICS_NETWORKS."""
+    """200: a mail would be taken now. Why not is for METRICS_NETWORKS, and for who calls the console by its name."""
     try:
         health = await _health(request)
     except ControlError:
@@ -114,6 +116,8 @@ def prepare(state: Any) -> None:
 def _may_look(request: Request) -> bool:
     settings = request.app.state.settings
     assert isinstance(settings, ConsoleSettings)
+    if hostname(request.headers.get("host", "")) not in own_names(settings):
+        return False  # a page in a browser of ours that had its name point here (DNS rebinding)
     if not settings.trusted_proxies and ("x-forwarded-for" in request.headers or "forwarded" in request.headers):
         return False  # a proxy beside us, of which the settings say nothing: its address is not that of who asks
     try:

@@ -24,7 +24,7 @@ def why(error: Exception, settings: RelaySettings) -> str:
         name = "RELAY_LISTENERS" if settings.listeners else "RELAY_LISTENER__TLS_CERT"
         return f"{name}: {error}; give a certificate chain (PEM) and the key that belongs to it"
     if isinstance(error, OSError) and error.filename and _in_data_dir(Path(str(error.filename)), settings):
-        return f"RELAY_DATA_DIR: {error.filename}: {error.strerror}; {_how_to_write(error)}"
+        return f"RELAY_DATA_DIR: {error.filename}: {error.strerror}; {_how_to_write(error, settings)}"
     if isinstance(error, OSError) and error.errno == errno.EACCES:
         return f"{error}; ports below 1024 and folders of others need rights: give others, or run as their owner"
     return str(error)
@@ -34,14 +34,15 @@ def _in_data_dir(path: Path, settings: RelaySettings) -> bool:
     return settings.data_dir.is_relative_to(path) or path.is_relative_to(settings.data_dir)
 
 
-def _how_to_write(error: OSError) -> str:
+def _how_to_write(error: OSError, settings: RelaySettings) -> str:
     match error.errno:
         case errno.EROFS:
             return "mount a volume there that can be written, or give another folder"
         case errno.ENOSPC | errno.EDQUOT:
             return "free some space on its device"
         case _:
-            return f"give a folder that user {os.geteuid()} can write (chown -R {os.geteuid()} {error.filename})"
+            user = os.geteuid()
+            return f"give a folder that user {user} can write (chown -R {user} {settings.data_dir})"
 
 
 def _why_no_door(error: DoorRefused, settings: RelaySettings) -> str:

@@ -74,13 +74,13 @@ class Sink:
     def _session(self, *, secure: bool = False) -> SinkSession:
         return SinkSession(self.register, self.context, self._sessions, self.take, delay_s=self.delay_s, secure=secure)
 
-    async def start(self, port: int = 0, tls_port: int = 0) -> None:
-        """Listen on 127.0.0.1 at `port` (STARTTLS) and `tls_port` (implicit TLS); 0 lets the system choose."""
+    async def start(self, port: int = 0, tls_port: int = 0, host: str = "127.0.0.1") -> None:
+        """Listen on `host` at `port` (STARTTLS) and `tls_port` (implicit TLS); 0 lets the system choose."""
         loop = asyncio.get_running_loop()
-        plain = await loop.create_server(self._session, "127.0.0.1", port, backlog=1024)
+        plain = await loop.create_server(self._session, host, port, backlog=1024)
         self._servers.append(plain)
         implicit = await loop.create_server(
-            lambda: self._session(secure=True), "127.0.0.1", tls_port, ssl=self.context, backlog=1024
+            lambda: self._session(secure=True), host, tls_port, ssl=self.context, backlog=1024
         )
         self._servers.append(implicit)
         self.port = plain.sockets[0].getsockname()[1]
@@ -121,7 +121,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         record=False,
         digest=arguments.digest,
     )
-    await sink.start(arguments.port, arguments.tls_port)
+    await sink.start(arguments.port, arguments.tls_port, arguments.host)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -135,6 +135,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run a sink until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tests.peers.sink", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="STARTTLS; 0: any free one")
     parser.add_argument("--tls-port", type=int, default=0, help="implicit TLS; 0: any free one")
     parser.add_argument("--cert", type=Path, required=True, help="certificate chain, PEM")

@@ -50,8 +50,29 @@ async def test_nothing_is_open_without_a_login(relaying: Relaying) -> None:
                 assert answer.status_code in (401, 422), (method, path)
                 assert answer.headers["content-type"] == "application/problem+json"
                 assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert (await web.get("/healthz", headers={"host": "evil.example"})).status_code == 421
+        assert (await web.get("/login", headers={"host": "evil.example"})).status_code == 421
+        assert (await web.get("/metrics", headers={"host": "evil.example"})).status_code == 421
         assert (await web.post("/api/v1/keys", headers={"origin": "http://evil.example"})).status_code == 403
+
+
+async def test_a_balancer_may_ask_by_any_name_and_hears_one_word(relaying: Relaying) -> None:
+    settings = {
+        "RELAY_CONSOLE__ENABLED": "yes",
+        "RELAY_CONSOLE__PORT": "0",
+        "RELAY_QUEUE__MIN_FREE_BYTES": str(1 << 50),
+    }
+    async with relaying(**settings) as daemon, browsing(daemon) as web:
+        why = await web.get("/readyz")
+        assert (why.status_code, why.text.splitlines()[0]) == (503, "not ready")
+        assert "octets are free" in why.text
+        for host in ("10.1.2.3:8025", "relay-1", "evil.example"):
+            asked = {"host": host}
+            assert (await web.get("/healthz", headers=asked)).text == "ok\n"
+            assert (await web.get("/readyz", headers=asked)).text == "not ready\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.base_url.port)
+        writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")  # as HAProxy's `option httpchk` asks
+        assert (await reader.read()).endswith(b"\r\n\r\nnot ready\n")
+        writer.close()
 
 
 async def test_a_program_does_what_its_scope_allows_and_repeats_nothing(relaying: Relaying) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import relay
 from relay.config.check import load
 from relay.config.described import describe
 from relay.config.doubts import warnings
@@ -41,10 +43,12 @@ def problems(settings: Loader, **environ: str) -> tuple[str, ...]:
 
 def test_defaults_are_those_of_the_documentation(settings: Loader) -> None:
     found = settings()
-    assert found.data_dir == ROOT / "var"
-    assert found.keys_dir == ROOT / "var/keys"
-    assert found.database.url == f"sqlite:///{ROOT}/var/relay.db"
-    assert found.database.file == ROOT / "var/relay.db"
+    installed = Path(relay.__file__).resolve().parents[1] != ROOT  # these tests run in the image, too
+    data_dir = Path("/var/lib/relay") if installed else ROOT / "var"
+    assert found.data_dir == data_dir
+    assert found.keys_dir == data_dir / "keys"
+    assert found.database.url == f"sqlite:///{data_dir}/relay.db"
+    assert found.database.file == data_dir / "relay.db"
     assert (found.listener.host, found.listener.port) == ("127.0.0.1", 2525)
     assert found.listener.allowed_networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert found.doors == (found.listener,)
@@ -52,6 +56,20 @@ def test_defaults_are_those_of_the_documentation(settings: Loader) -> None:
     assert (found.imap.host, found.imap.port, found.imap.tls) == ("outlook.office365.com", 993, "implicit")
     assert (found.log.format, found.log.level) == (None, "info")
     assert warnings(found) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_in_a_folder_of_somebody_else_there_is_no_settings_file(tmp_path: Path, settings: Loader) -> None:
+    """As after `sudo -u relay` in the home of root, or in a container whose volume is another user's."""
+    settings()
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        assert settings().listener.port == 2525
+    finally:
+        os.seteuid(0)
+    (named,) = problems(settings, RELAY_ENV_FILE="x" * 300)
+    assert named.endswith("does not exist or is not a file; give the path of a readable file")
 
 
 def test_without_a_checkout_the_data_dir_is_the_systems(tmp_path: Path) -> None:

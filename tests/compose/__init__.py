@@ -1,0 +1,1 @@
+"""The compose files as a stranger runs them, on a container engine: `make compose-test`."""
