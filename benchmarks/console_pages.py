@@ -1,50 +1,75 @@
-"""How long every page of the console takes with a full store, while mail is relayed: warm, and for who comes rarely."""
+"""How long every page of the console takes with a full store, while mail is relayed, and how much it weighs.
+
+One visit after the other (`warm`), for who comes rarely (`cold`), and the very first after a start (`first`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import sys
-import tempfile
+import re
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
-from benchmarks.scenarios import BY_NAME
-from benchmarks.upstream import Site, Upstream, make_site
+from benchmarks.console_stand import (
+    OWNER,
+    OWNER_PASSWORD,
+    browser,
+    console_pid,
+    fill_store,
+    furnish,
+    loaded,
+    placed,
+    signed_in,
+    started_again,
+    worked_ms,
+)
 from relay.mail.ids import format_id
-from tests.browser.stand import ADMIN, ADMIN_PASSWORD, Stand, standing
-from tests.bulk import fill
-from tests.peers.postfix import free_port
+from tests.browser.stand import Stand
 
+# Where people come in: each round begins with the next of them.
+ENTRANCES = (
+    *("/", "/queue", "/accounts", "/senders", "/overview/live", "/find?q=user77@77.example.org"),
+    *("/log", "/queue/{middle}", "/system", "/accounts/app1@example.com"),
+)
 PAGES = (
-    *("/", "/overview/live", "/overview/minutes", "/accounts", "/accounts/app1@example.com", "/accounts/new"),
-    *("/mail/app1@example.com", "/senders?which=app1@example.com", "/senders", "/clients", "/users", "/profile"),
-    *("/queue", "/queue?after={middle}/0", "/queue?state=deferred", "/queue?state=held", "/queue?state=bounced"),
+    *ENTRANCES,
+    *("/overview/minutes", "/accounts/new", "/accounts/new?provider=m365", "/mail/app1@example.com", "/me"),
+    *("/senders?which=app1@example.com", "/clients", "/clients?address=127.0.0.1&sender=app1@example.com"),
+    *("/users", "/profile", "/again?next=/profile"),
+    *("/queue/waits", "/queue?after={middle}/0", "/queue?state=deferred", "/queue?state=held", "/queue?state=bounced"),
     *("/queue?state=relayed", "/queue?state=relayed&after={middle}/0", "/queue?account=app1@example.com"),
     *("/queue?recipient=*@7.example.org", "/queue?recipient=nobody@example.net", "/queue?sender=app7@example.com"),
     *("/queue?state=relayed&recipient=nobody@example.net", "/queue?client=10.0.0.7", "/queue?older_than=23h"),
-    *("/queue/{middle}", "/find?q=user77@77.example.org", "/find?q=app1@example.com", "/find?q={middle}"),
-    *("/find?q=<77@app.example>", "/find?q=nobody@example.net"),
-    *("/log", "/audit", "/audit?since=1h", "/notices", "/explain?reply=550+5.1.1+no", "/system"),
+    *("/find?q=app1@example.com", "/find?q={middle}", "/find?q=<77@app.example>", "/find?q=nobody@example.net"),
+    *("/audit", "/audit?since=1h", "/notices", "/notices?account=app1@example.com"),
+    *("/system/check", "/system/check?login=true", "/explain", "/explain?reply=550+5.1.1+no", "/nowhere"),
     *("/api/v1/overview", "/api/v1/accounts", "/api/v1/senders", "/api/v1/clients", "/api/v1/queue"),
     *("/api/v1/queue?state=relayed", "/api/v1/queue/summary", "/api/v1/queue/{middle}", "/api/v1/notices"),
+    *("/api/v1/audit", "/api/v1/keys", "/api/v1/nodes", "/api/v1/users", "/api/v1/tokens"),
 )
-AUDITED = 2_000  # lines in the audit trail, and as many notices
+OF_OWNER = ("/me", "/mail/app1@example.com", "/mail/app2@example.com", "/profile")
+OF_NOBODY = ("/login", "{invitation}", "/oauth/callback?code=x&state=y", "/healthz", "/readyz", "/metrics")
+AFTER_CHANGE = ("/", "/queue", "/accounts")  # when nothing may be shown that was found before it
 REST_S = 10.0  # between two visits of one who comes rarely
+_LINKED = re.compile(r'(?:href|src)="(/static/[^"]+)"')
 
 
 @dataclass
 class Times:
-    """Of one page, in ms. `cpu`: what daemon and console worked during each of the warm visits, mail included."""
+    """Of one page, in ms. `cpu`: what daemon and console worked during each of the warm visits, mail included.
+
+    `octets`: of the page, with all that it links to as it stands on the disk.
+    """
 
     warm: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    octets: int = 0
 
 
 def p95(each: Sequence[float]) -> float:
@@ -52,126 +77,93 @@ def p95(each: Sequence[float]) -> float:
     return sorted(each)[min(len(each) - 1, int(len(each) * 0.95))]
 
 
-@asynccontextmanager
-async def signed_in(stand: Stand) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser's worth of cookies."""
-    async with httpx.AsyncClient(base_url=stand.base, trust_env=False, timeout=60) as web:
-        answer = await web.post("/login", data={"username": ADMIN, "password": ADMIN_PASSWORD})
-        assert answer.status_code == 303
-        yield web
+class Visitors:
+    """An administrator, an owner of two mailboxes, somebody who is not signed in: each with a browser."""
+
+    def __init__(self, stand: Stand, admin: httpx.AsyncClient, owner: httpx.AsyncClient, nobody: httpx.AsyncClient):
+        self._stand = stand
+        self._webs = {"": admin, "owner": owner, "nobody": nobody}
+        self._linked: dict[str, int] = {}
+
+    async def visit(self, name: str) -> tuple[float, int]:
+        """Milliseconds and octets of a page by its name: `[WHO: ]PATH[ after a change]`."""
+        who, path, changed = parted(name)
+        if changed:
+            await self._stand.act("account.set", account="app2@example.com", per_minute=30)
+        web = self._webs[who]
+        began = time.monotonic()
+        answer = await web.get(path)
+        took = (time.monotonic() - began) * 1000
+        assert answer.status_code in (200, 303, 404), (name, answer.status_code, answer.text[:500])
+        octets = len(answer.content)
+        for linked in set(_LINKED.findall(answer.text)):
+            if linked not in self._linked:
+                self._linked[linked] = len((await web.get(linked)).content)
+            octets += self._linked[linked]
+        return took, octets
+
+    def moved(self, base: str) -> None:
+        """The console is elsewhere now; whoever has a cookie keeps it."""
+        for web in self._webs.values():
+            web.base_url = httpx.URL(base)
 
 
-@asynccontextmanager
-async def placed() -> AsyncIterator[tuple[Path, Site, Stand]]:
-    """An upstream, and a relay with its console before it; the folder in which both are, the relay in `stand`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for part in ("site", "stand"):  # each has an authority of its own
-            (folder / part).mkdir()
-        site = make_site(folder / "site")
-        upstream = Upstream(site, next(iter(BY_NAME.values())), folder / "ledger")
-        try:
-            async with standing(folder / "stand") as stand:
-                yield folder, site, stand
-        finally:
-            upstream.stop()
+def parted(name: str) -> tuple[str, str, bool]:
+    """Who, the path, and whether something is changed before."""
+    who, _, rest = name.rpartition(": ") if ": " in name else ("", "", name)
+    path = rest.removesuffix(" after a change")
+    return who, path, path != rest
 
 
-async def measure(messages: int, times: int, visits: int, per_s: float) -> dict[str, Times]:
-    """Time every page `times` times at once and `visits` times at rests, with `per_s` messages relayed meanwhile."""
+def names() -> list[str]:
+    """All that are visited, `{middle}` where an id belongs, `{invitation}` where the path of one."""
+    others = [*(f"owner: {page}" for page in OF_OWNER), *(f"nobody: {page}" for page in OF_NOBODY)]
+    return [*PAGES, *others, *(f"{page} after a change" for page in AFTER_CHANGE)]
+
+
+async def measure(messages: int, times: int, visits: int, starts: int, per_s: float) -> Mapping[str, Times]:
+    """Every page `times` times at once, `visits` times at rests, and once after each of `starts`.
+
+    Meanwhile `per_s` messages are relayed.
+    """
     async with AsyncExitStack() as stack:
-        folder, site, stand = await stack.enter_async_context(placed())
-        await _furnish(stand, site)
-        middle = await asyncio.to_thread(_fill, folder / "stand" / "data" / "relay.db", messages)
-        pages = [page.format(middle=format_id(middle)) for page in PAGES]
+        folder, site, stand, _ = await stack.enter_async_context(placed())
+        await furnish(stand, site)
+        middle = format_id(await asyncio.to_thread(fill_store, folder / "stand" / "data" / "relay.db", messages))
+        invitation = (await stand.act("user.invite", name="invited"))["path"]
+        pages = [page.format(middle=middle, invitation=invitation) for page in names()]
         found = {page: Times() for page in pages}
-        web = await stack.enter_async_context(signed_in(stand))
-        pids = stand.daemon.pid, console_pid(stand.daemon.pid)
-        async with _relaying(stand, site, per_s):
-            for number in range(times + 1):
-                for page in pages:
-                    before = _worked_ms(pids)
-                    took = await _visit(web, page)
-                    if number:
-                        found[page].warm.append(took)
-                        found[page].cpu.append(_worked_ms(pids) - before)
+        admin = await stack.enter_async_context(signed_in(stand))
+        owner = await stack.enter_async_context(signed_in(stand, OWNER, OWNER_PASSWORD))
+        visitors = Visitors(stand, admin, owner, await stack.enter_async_context(browser(stand)))
+        for number in range(starts):
+            await started_again(stand)
+            visitors.moved(stand.base)
+            async with loaded(stand, site.senders[:1], sessions=4, per_s=per_s):
+                for page in _from(pages, number):
+                    found[page].first.append((await visitors.visit(page))[0])
+        async with loaded(stand, site.senders[:1], sessions=4, per_s=per_s):
+            await _warm(visitors, found, times, (stand.daemon.pid, console_pid(stand.daemon.pid)))
             for number in range(visits):
                 began = time.monotonic()
-                for page in pages[number % len(pages) :] + pages[: number % len(pages)]:
-                    found[page].cold.append(await _visit(web, page))
+                for page in _from(pages, number):
+                    found[page].cold.append((await visitors.visit(page))[0])
                 await asyncio.sleep(max(0.0, REST_S - (time.monotonic() - began)))
     return found
 
 
-async def _visit(web: httpx.AsyncClient, page: str) -> float:
-    began = time.monotonic()
-    answer = await web.get(page)
-    took = (time.monotonic() - began) * 1000
-    assert answer.status_code in (200, 303, 404), (page, answer.status_code, answer.text[:500])
-    return took
+async def _warm(visitors: Visitors, found: Mapping[str, Times], times: int, pids: Sequence[int]) -> None:
+    for number in range(times + 1):
+        for page, each in found.items():
+            before = worked_ms(pids)
+            took, octets = await visitors.visit(page)
+            each.octets = max(each.octets, octets)
+            if number:
+                each.warm.append(took)
+                each.cpu.append(worked_ms(pids) - before)
 
 
-async def _furnish(stand: Stand, site: Site) -> None:
-    """Ten accounts that owe mail, half of them suspended and half without an upstream; an eleventh that works."""
-    nowhere = {"host": "localhost", "port": free_port(), "password": "x", "per_minute": 30}
-    for number in range(1, 11):
-        address = f"app{number}@example.com"
-        await stand.act("account.add", address=address, **nowhere)
-        if number % 2:
-            await stand.act("account.suspend", account=address)
-    trust = str(site.certificates.ca)
-    address, password = next(iter(site.accounts.items()))
-    where = {"host": "localhost", "port": site.port, "trust": trust, "per_minute": 0, "per_day": 0}
-    await stand.act("account.add", address=address, password=password, **where)
-
-
-def _fill(path: Path, messages: int) -> int:
-    """The id of a message in the middle; what is deferred is due in the next four hours."""
-    fill(path, messages)
-    now = time.time_ns() // 1_000_000
-    store = sqlite3.connect(path)
-    with store:
-        store.execute(
-            "UPDATE deliveries SET due_at = ? + (message_id >> 10) % 14400000 WHERE state = 'deferred'", (now + 60_000,)
-        )
-        store.executemany(
-            "INSERT INTO audit (at, actor, action, target, detail) VALUES (?, 'admin', 'account.set', ?, '{}')",
-            [(now - number, f"app{number % 10 + 1}@example.com") for number in range(AUDITED)],
-        )
-        store.executemany(
-            "INSERT INTO notices (at, kind, account_id, about, channel, recipient, outcome, detail)"
-            " VALUES (?, 'trouble', ?, 'x', 'mail', 'a@example.com', 'queued', '')",
-            [(now - number, number % 10 + 1) for number in range(AUDITED)],
-        )
-    middle = store.execute(
-        "SELECT message_id FROM deliveries WHERE settled_at IS NULL LIMIT 1 OFFSET ?", (messages // 4,)
-    ).fetchone()
-    store.close()
-    return int(middle[0])
-
-
-@asynccontextmanager
-async def _relaying(stand: Stand, site: Site, per_s: float) -> AsyncIterator[None]:
-    """Mail comes and goes meanwhile."""
-    load = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.load", "--port", str(stand.daemon.port), "--sessions", "4"),
-        *("--messages", "1000000", "--per-s", str(per_s), "--tag", "beside", site.senders[0]),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        load.kill()
-        await load.wait()
-
-
-def console_pid(daemon: int) -> int:
-    """The process id of the console."""
-    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-    return next(int(pid) for pid in children if b"relay.console" in Path(f"/proc/{pid}/cmdline").read_bytes())
-
-
-def _worked_ms(pids: Sequence[int]) -> float:
-    """What the threads of these processes had of a processor (proc(5): schedstat, ns)."""
-    threads = [thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir()]
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6
+def _from(pages: Sequence[str], number: int) -> list[str]:
+    """In another order each time: the next of the entrances first."""
+    first = number % len(ENTRANCES)
+    return [*pages[first:], *pages[:first]]

@@ -130,6 +130,11 @@ class Directory:
         """Every client entry, by name."""
         return list(self._view.snapshot.clients)
 
+    def routing(self) -> object:
+        """What routes depend on; equal: every reverse-path goes where it went."""
+        accounts = [(account.id, account.address) for account in self._view.snapshot.accounts]
+        return accounts, [(sender.pattern, sender.account_id) for sender in self._view.snapshot.senders]
+
     def route(self, reverse_path: str) -> Route | None:
         """Where mail of `reverse_path` ("": null) goes; None: no account may send as this address."""
         return self._view.routes.route(reverse_path)

@@ -18,6 +18,8 @@ from relay.config.console import ConsoleSettings
 from relay.config.settings import LogSettings
 from relay.console.app import create_app
 from relay.console.connection import BoundedConnection
+from relay.console.pages.render import compile_entrance, compile_others
+from relay.console.pages.shared import Shared
 from relay.control.client import ControlClient
 from relay.credentials.hardening import harden_process
 from relay.telemetry import configure, flush, get_logger
@@ -28,6 +30,7 @@ _NICE = 5  # where processors are short, mail goes first
 _GRACE_S = 3
 _KEEP_ALIVE_S = 15
 _MOST_AT_ONCE = 500
+_FIRST_S = 1.0  # for the first figures, of a daemon that is starting, too
 
 
 def main() -> int:
@@ -41,11 +44,12 @@ def main() -> int:
         return 2
     settings = ConsoleSettings.model_validate(told["console"])
     listening = socket.socket(fileno=told["fd"])
-    app = create_app(settings, ControlClient(Path(told["data_dir"])))
+    client = ControlClient(Path(told["data_dir"]))
+    shared = Shared(client, idle_s=settings.idle_s)
+    app = create_app(settings, client, shared)
     server = uvicorn.Server(served(app, settings))
-    log.info("console.started", host=settings.host, port=listening.getsockname()[1])
-    flush()
-    uvloop.run(_serve(server, listening))
+    compile_entrance()
+    uvloop.run(_serve(server, listening, shared, settings.host))
     return 0
 
 
@@ -69,8 +73,8 @@ def served(app: ASGIApp, settings: ConsoleSettings) -> uvicorn.Config:
     )
 
 
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
-    """The end of standard input is the end of the daemon."""
+async def _serve(server: uvicorn.Server, listening: socket.socket, shared: Shared, host: str) -> None:
+    """The end of standard input is the end of the daemon. Whoever comes before we are ready waits in the backlog."""
     loop = asyncio.get_running_loop()
 
     def gone() -> None:
@@ -79,7 +83,15 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
             server.should_exit = True
 
     loop.add_reader(0, gone)
-    await server.serve(sockets=[listening])
+    async with asyncio.TaskGroup() as group:
+        beside = [group.create_task(shared.keep(_FIRST_S), name="figures")]
+        await shared.known(_FIRST_S)
+        beside.append(group.create_task(compile_others(), name="templates"))
+        log.info("console.started", host=host, port=listening.getsockname()[1])
+        flush()
+        await server.serve(sockets=[listening])
+        for task in beside:
+            task.cancel()
 
 
 if __name__ == "__main__":

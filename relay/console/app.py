@@ -32,8 +32,8 @@ _STATIC = Path(__file__).with_name("static")
 API = "/api/v1"
 
 
-def create_app(settings: ConsoleSettings, client: ControlClient) -> ASGIApp:
-    """The application."""
+def create_app(settings: ConsoleSettings, client: ControlClient, shared: Shared | None = None) -> ASGIApp:
+    """The application. `shared` is for whoever keeps it warm."""
     app = FastAPI(
         title="relay",
         version=relay.__version__,
@@ -44,7 +44,7 @@ def create_app(settings: ConsoleSettings, client: ControlClient) -> ASGIApp:
     )
     secure = settings.tls_cert is not None or urlsplit(settings.url).scheme == "https"
     app.state.settings, app.state.client, app.state.secure = settings, client, secure
-    app.state.jobs, app.state.shared = Jobs(), Shared()
+    app.state.jobs, app.state.shared = Jobs(), shared or Shared(client)
     probes.prepare(app.state)
     app.include_router(probes.router)
     app.include_router(api.router, prefix=API)

@@ -30,6 +30,7 @@ class Caller:
     csrf: str
     client: ControlClient
     credential: Mapping[str, str]
+    changes: int = 0  # how far the daemon's had come when this request came
 
     async def call(
         self,
@@ -41,6 +42,15 @@ class Caller:
     ) -> Any:
         """Have the daemon do `action`, which decides whether they may; with a `key`, once. Raises ControlError."""
         return await self.client.call(action, arguments, credential=self.credential, on_progress=on_progress, key=key)
+
+    async def listed(
+        self, action: str, arguments: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], ControlError | None]:
+        """What the daemon lists, or nothing and why: a page says it beside the form that asked."""
+        try:
+            return await self.call(action, arguments), None
+        except ControlError as refusal:
+            return [], refusal
 
 
 def client_of(request: Request) -> ControlClient:
@@ -73,7 +83,9 @@ async def signed_in(request: Request) -> Caller:
     token = request.cookies.get(COOKIE, "")
     if not token or len(token) > LONGEST_TOKEN:
         raise ControlError("nobody is signed in", "sign in", "unauthenticated")
-    return await _caller(request, {"session": token})
+    caller = await _caller(request, {"session": token})
+    request.app.state.shared.used()
+    return caller
 
 
 async def program(request: Request) -> Caller:
@@ -109,10 +121,9 @@ def forget_session(request: Request, response: Response) -> None:
 
 async def _caller(request: Request, credential: Mapping[str, str]) -> Caller:
     client = client_of(request)
-    facts = await client.call("principal", credential=credential)
-    return Caller(
-        facts["name"].partition(":")[2], facts["owner"], frozenset(facts["scopes"]), facts["csrf"], client, credential
-    )
+    facts, changes = await client.ask("principal", credential=credential)
+    name, scopes = facts["name"].partition(":")[2], frozenset(facts["scopes"])
+    return Caller(name, facts["owner"], scopes, facts["csrf"], client, credential, changes)
 
 
 async def renewed(request: Request, proved: Mapping[str, Any]) -> Caller:

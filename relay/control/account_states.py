@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -72,7 +73,7 @@ async def account_resume(control: Control, *, account: str) -> dict[str, Any]:
         control.went_on(changes)
     else:
         _wake(control, found)
-    counts = await control.database.read(waiting)
+    counts = await control.database.read(partial(waiting, accounts=[found.id]))
     owed = counts.get(found.id, 0)
     return {"account": found.address, "state": AccountState.OK.value, "waiting": owed, "changed": suspended}
 

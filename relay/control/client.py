@@ -6,12 +6,19 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.control.refusal import ControlError
 from relay.control.wire import ACTION_S, MAX_LINE, reachable, refusal
 
 _CONNECT_S = 5.0
+
+
+class Answer(NamedTuple):
+    """What an action gave. `changes`: how far the daemon's had come before the action (0: it does not say)."""
+
+    found: Any
+    changes: int
 
 
 class ControlClient:
@@ -36,6 +43,22 @@ class ControlClient:
 
         Raises ControlError: what the daemon refused, or unavailable when it does not answer in time.
         """
+        asked = self.ask(
+            action, arguments, credential=credential, key=key, on_progress=on_progress, timeout_s=timeout_s
+        )
+        return (await asked).found
+
+    async def ask(
+        self,
+        action: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        credential: Mapping[str, str] | None = None,
+        key: str | None = None,
+        on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        timeout_s: float = ACTION_S + 10,
+    ) -> Answer:
+        """As `call`, and how far the daemon's changes had come."""
         request: dict[str, Any] = {"action": action, "args": dict(arguments or {}), "web": True}
         if credential is not None:
             request["as"] = dict(credential)
@@ -50,7 +73,7 @@ class ControlClient:
         except (OSError, TimeoutError, ValueError):
             raise _silent() from None
 
-    async def _exchange(self, line: bytes, on_progress: Callable[[Mapping[str, Any]], None]) -> Any:
+    async def _exchange(self, line: bytes, on_progress: Callable[[Mapping[str, Any]], None]) -> Answer:
         async with asyncio.timeout(_CONNECT_S):
             with reachable(self._data_dir) as address:
                 reader, writer = await asyncio.open_unix_connection(address, limit=MAX_LINE * 16)
@@ -64,7 +87,7 @@ class ControlClient:
                 elif "error" in told:
                     raise refusal(told["error"])
                 else:
-                    return told["ok"]
+                    return Answer(told["ok"], told.get("changes", 0))
         finally:
             writer.close()
         raise _silent()

@@ -69,6 +69,11 @@ class Desk:
         self.person_sign_ins = PersonSignIns()
         self.ceremonies = Ceremonies()
         self.pending_secrets: OrderedDict[str, str] = OrderedDict()  # second factors on their way, by principal
+        self.changes = time.time_ns()  # another one after each change; not that of a process before this one
+
+    def changed(self) -> None:
+        """Something was changed: what was found out before may not be so any more."""
+        self.changes += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,7 @@ class Control:
             return result
 
         result = await self.database.write(run)
+        self.desk.changed()
         await self.directory.reload()
         if self.lanes is not None:
             self.lanes.refresh()
@@ -143,6 +149,7 @@ class Control:
                 self.record(connection, action, target, detail)
 
         await self.database.write(run)
+        self.desk.changed()
 
     def record(self, connection: Connection, action: str, target: str, detail: Mapping[str, Any]) -> None:
         """One row of the audit trail, in the caller's transaction."""
@@ -151,6 +158,8 @@ class Control:
     def went_on(self, changes: Sequence[Change]) -> bool:
         """Accounts go on, durably, by what a person did: log it, try their mail now. False: none was stopped."""
         tell(changes)
+        if changes:
+            self.desk.changed()
         for change in changes:
             self.logins.renewed(change.account.id)
             if self.lanes is not None:

@@ -79,7 +79,7 @@ async def token_facts(control: Control, account: Account) -> dict[str, Any]:
 
 
 async def entry(control: Control, account: Account) -> dict[str, Any]:
-    counts = await control.database.read(waiting)
+    counts = await control.database.read(partial(waiting, accounts=[account.id]))
     return _facts(control, account, counts.get(account.id, 0))
 
 

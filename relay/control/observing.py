@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
-
-from sqlalchemy import Connection, func, select
 
 import relay
 from relay.accounts.model import AccountState
@@ -14,7 +11,8 @@ from relay.accounts.transitions import OPERATOR
 from relay.config.described import describe
 from relay.control.context import Control, now_ms
 from relay.control.listing import cause_of
-from relay.database.schema import deliveries, messages
+from relay.control.summary import queue_summary
+from relay.queue.waiting import tally
 from relay.telemetry.counters import BUCKETS_S, COUNTERS
 from relay.telemetry.logging import recent_lines
 from relay.telemetry.redaction import secret_key
@@ -56,10 +54,17 @@ async def metrics(control: Control) -> dict[str, Any]:
     }
 
 
-async def overview(control: Control) -> dict[str, Any]:
-    """What an administrator looks at first: outcomes, the queue, the accounts that need somebody."""
+async def overview(control: Control, *, waits: bool = False) -> dict[str, Any]:
+    """What an administrator looks at first: outcomes, the queue, the accounts that need somebody.
+
+    `waits`: with the summary of the queue, under that name, for little more than the same count.
+    """
     now = now_ms()
-    states, oldest_ms = await _queue(control)
+    if waits:
+        summary = await queue_summary(control)
+        states, oldest_s, more = summary["states"], summary["oldest_s"], {"waits": summary}
+    else:
+        (states, oldest_s), more = await _queue(control, now), {}
     accounts = control.directory.accounts()
     troubled = [
         {
@@ -83,10 +88,11 @@ async def overview(control: Control) -> dict[str, Any]:
         "hour": {name: sum(getattr(minute, name) for minute in minutes) for name in Minute._fields[1:]},
         "minutes": minutes,
         "queue": states,
-        "oldest_s": max(0, (now - oldest_ms) // 1000) if oldest_ms else 0,
+        "oldest_s": oldest_s,
         "accounts": {"all": len(accounts), "suspended": len(troubled), "resting": len(resting)},
         "troubled": troubled,
         "resting": resting,
+        **more,
         **await health(control),
     }
 
@@ -114,10 +120,10 @@ async def settings_show(control: Control) -> list[dict[str, Any]]:
 
 
 async def _measure(control: Control) -> None:
-    states, oldest_ms = await _queue(control)
+    states, oldest_s = await _queue(control, now_ms())
     for state in ("queued", "active", "deferred", "held", "in_doubt"):
         COUNTERS.gauge("relay_queue_deliveries", states.get(state, 0), state=state)
-    COUNTERS.gauge("relay_queue_oldest_seconds", max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0)
+    COUNTERS.gauge("relay_queue_oldest_seconds", oldest_s)
     COUNTERS.gauge("relay_ready", float((await health(control))["ready"]))
     COUNTERS.gauge("relay_storage_free_bytes", control.queue.room.free_bytes)
     for account in control.directory.accounts():
@@ -128,19 +134,7 @@ async def _measure(control: Control) -> None:
         )
 
 
-async def _queue(control: Control) -> tuple[dict[str, int], int]:
-    """Deliveries that are owed, by state, and when the oldest was accepted (ms, 0: none)."""
-
-    def read(connection: Connection) -> tuple[dict[str, int], int]:
-        counted = connection.execute(
-            select(deliveries.c.state, func.count(), func.min(deliveries.c.message_id))
-            .where(deliveries.c.settled_at.is_(None))
-            .group_by(deliveries.c.state)
-        ).all()
-        ids = [row[2] for row in counted]
-        oldest = (
-            connection.scalar(select(func.min(messages.c.accepted_at)).where(messages.c.id.in_(ids))) if ids else None
-        )
-        return {str(state): int(count) for state, count, _ in counted}, int(oldest or 0)
-
-    return await control.database.read(read)
+async def _queue(control: Control, now: int) -> tuple[dict[str, int], int]:
+    """Deliveries that are owed, by state, and for how many seconds the oldest is (0: none)."""
+    found = await control.database.read(tally)
+    return found.in_all(), max(0, now - (found.oldest_at or now)) // 1000

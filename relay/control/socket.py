@@ -130,8 +130,12 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
 
 
 async def _answer(control: Control, request: _Request, shares: places.Places) -> dict[str, Any]:
-    """The last line: what came of the action. The outermost loop of a command, so a bug ends here."""
+    """The last line: what came of the action. The outermost loop of a command, so a bug ends here.
+
+    `changes` is as it was before: whoever is told another one later knows that this may not be so any more.
+    """
     action, arguments = request.action, request.arguments
+    desk, changes = control.desk, control.desk.changes
     try:
         async with asyncio.timeout(ACTION_S), AsyncExitStack() as taken:
             if request.web:
@@ -141,8 +145,10 @@ async def _answer(control: Control, request: _Request, shares: places.Places) ->
                 if control.principal is not None:
                     taken.enter_context(shares.of(control.principal))
             if request.key is not None:
-                return {"ok": await answers.once(control, request.key, action, arguments, registry.run)}
-            return {"ok": await registry.run(control, action, arguments)}
+                found = await answers.once(control, request.key, action, arguments, registry.run)
+            else:
+                found = await registry.run(control, action, arguments)
+            return {"ok": found, "changes": changes}
     except ControlError as refused:
         return _refusal(refused.text, refused.remedy, refused.kind, refused.wait_s)
     except StorageFull:
@@ -154,6 +160,9 @@ async def _answer(control: Control, request: _Request, shares: places.Places) ->
     except Exception:
         log.exception("daemon.fault", where=f"control {action}")
         return _refusal("the daemon failed over it", "see daemon.fault in its log")
+    finally:
+        if desk.changes != changes:
+            desk.changed()  # what was changed on the way has had its effect by now
 
 
 def _refusal(text: str, remedy: str, kind: Kind = "unavailable", wait_s: int | None = None) -> dict[str, Any]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from relay.accounts.model import AccountState
 from relay.control.context import Control, iso, now_ms
 from relay.control.listing import cause_of
 from relay.control.queue import account_name
-from relay.database.schema import FAR_FUTURE_MS, deliveries, messages
+from relay.database.schema import FAR_FUTURE_MS, deliveries
 from relay.diagnosis.catalogue import entry_by_id
 from relay.diagnosis.conditions import CONDITIONS
 from relay.dispatch.forecast import Forecast, Limits, Waiting, forecast, quota_free_at
 from relay.dispatch.history import relayed_by_hour
 from relay.mail.counted import counted
-from relay.queue.model import SETTLED, State
+from relay.queue.waiting import Tally, tally
 
 _DAY_MS = 86_400_000
 _MINUTE_MS = 60_000
-_OWED = tuple(state.value for state in State if state not in SETTLED)
 
 
 async def queue_summary(control: Control) -> dict[str, Any]:
@@ -32,39 +31,25 @@ async def queue_summary(control: Control) -> dict[str, Any]:
     everything at the first try, and `limited_by` what that is owed to.  `lane` is None when no daemon runs.
     """
     now = now_ms()
-    running = [account.id for account in control.directory.accounts() if account.state is not AccountState.SUSPENDED]
+    running = {account.id for account in control.directory.accounts() if account.state is not AccountState.SUSPENDED}
 
-    def read(connection: Connection) -> tuple[tuple[Sequence[Any], int | None], dict[int, list[Waiting]]]:
-        counts = _counts(connection)
-        return counts, _load(connection, {row[0] for row in counts[0]}.intersection(running), now)
+    def read(connection: Connection) -> tuple[Tally, dict[int, list[Waiting]]]:
+        found = tally(connection)
+        return found, _load(connection, found.states.keys() & running, now)
 
-    (counted, oldest_at), load = await control.database.read(read)
-    accounts: dict[int, dict[str, Any]] = {}
-    states: dict[str, int] = {}
-    for account_id, _, *counts in counted:
-        found = {state: count for state, count in zip(_OWED, counts, strict=True) if count}
-        accounts[account_id] = {"deliveries": sum(found.values()), "states": found}
-        for state, count in found.items():
-            states[state] = states.get(state, 0) + count
-    shown = [await _account(control, account_id, entry, load, now) for account_id, entry in accounts.items()]
+    found, load = await control.database.read(read)
+    entries = {
+        account_id: {"deliveries": sum(states.values()), "states": states}
+        for account_id, states in found.states.items()
+    }
+    shown = [await _account(control, account_id, entry, load, now) for account_id, entry in entries.items()]
+    in_all = found.in_all()
     return {
-        "deliveries": sum(states.values()),
-        "oldest_s": max(0, now - (oldest_at or now)) // 1000,
-        "states": states,
+        "deliveries": sum(in_all.values()),
+        "oldest_s": max(0, now - (found.oldest_at or now)) // 1000,
+        "states": in_all,
         "accounts": sorted(shown, key=lambda entry: str(entry["account"])),
     }
-
-
-def _counts(connection: Connection) -> tuple[Sequence[Any], int | None]:
-    """By account: the oldest message, and how much is in each state. In the order of the index: nothing is sorted."""
-    counts = [func.sum(case((deliveries.c.state == state, 1), else_=0)) for state in _OWED]
-    counted = connection.execute(
-        select(deliveries.c.account_id, func.min(deliveries.c.message_id), *counts)
-        .where(deliveries.c.settled_at.is_(None))
-        .group_by(deliveries.c.account_id)
-    ).all()
-    oldest = min((row[1] for row in counted), default=0)  # ids grow with time
-    return counted, connection.scalar(select(messages.c.accepted_at).where(messages.c.id == oldest))
 
 
 def _load(connection: Connection, accounts: Collection[int], now: int) -> dict[int, list[Waiting]]:

@@ -147,8 +147,8 @@ def _connect_readers(path: Path) -> Engine:
     engine = create_engine(
         f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true",
         poolclass=QueuePool,
-        pool_size=2,
-        max_overflow=4,
+        pool_size=4,  # a page asks for several things at once; each connection is opened when it is first needed
+        max_overflow=2,
         pool_timeout=30,
     )
 

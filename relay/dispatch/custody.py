@@ -34,6 +34,7 @@ class Custody:
     ) -> None:
         self._queue, self._directory, self._verdicts = queue, directory, queue.verdicts
         self._lanes, self._lane_of, self._spawn, self._clock = lanes, lane_of, spawn, clock
+        self._rerouted: object = None  # the routes by which what waits was looked at last
 
     def put_down(self, lane: Lane) -> None:
         """Free the memory of a lane that will not send soon; the store keeps its mail."""
@@ -87,7 +88,12 @@ class Custody:
             route = self._directory.route(reverse_path)
             return route.account_id if route is not None else None
 
-        if await self._queue.operator.reroute(resolve):
+        routes = self._directory.routing()
+        if routes == self._rerouted:  # another change than of routes
+            return
+        moved = await self._queue.operator.reroute(resolve)
+        self._rerouted = routes
+        if moved:
             for account_id, due_at in (await self._queue.due_times()).items():
                 self._lane_of(account_id).backlog(due_at)
 

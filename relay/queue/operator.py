@@ -75,7 +75,13 @@ class Operator:
 
         `resolve` gives the account of a reverse-path that waits for an account now; True: the application said another.
         """
-        return await self._database.write(lambda c: _reroute(c, resolve))
+        await self._database.write(lambda _: None)  # what was taken by the routes of before is in the store now
+        moves = []
+        for reverse_path, account_id, replaced in await self._database.read(_routed):  # looks at all that waits
+            target = resolve(reverse_path, account_id, replaced)
+            if target is not None and target != account_id:
+                moves.append((reverse_path, account_id, replaced, target))
+        return await self._database.write(lambda c: _move(c, moves)) if moves else 0
 
     async def _announce(self, ids: Sequence[int]) -> None:
         query = select(deliveries.c.account_id).where(deliveries.c.message_id.in_(list(ids))).distinct()
@@ -122,34 +128,28 @@ def _remove(connection: Connection, ids: Sequence[int], now: int, only: Only = N
     return changed, [spool for _, spool in done if spool is not None]
 
 
-def _reroute(connection: Connection, resolve: Resolve) -> int:
-    """Move waiting deliveries to the lane their sender routes to now; those without a route stay; how many moved."""
-    moved = 0
-    lanes = connection.execute(
+def _routed(connection: Connection) -> list[tuple[str, int, bool]]:
+    """The reverse-paths that wait, for which account; True: the application said another."""
+    chosen = (
         select(messages.c.reverse_path, deliveries.c.account_id, messages.c.original_path.is_not(None))
         .join(messages, messages.c.id == deliveries.c.message_id)
         .where(_waits, messages.c.notice.is_(None))  # mail of our own has no route: its account was chosen
         .distinct()
-    ).all()
-    for reverse_path, account_id, replaced in lanes:
-        target = resolve(reverse_path, account_id, bool(replaced))
-        if target is None or target == account_id:
-            continue
-        moved += connection.execute(
-            update(deliveries)
-            .where(
-                _waits,
-                deliveries.c.account_id == account_id,
-                deliveries.c.message_id.in_(
-                    select(messages.c.id).where(
-                        messages.c.reverse_path == reverse_path,
-                        messages.c.original_path.is_not(None) == bool(replaced),
-                        messages.c.notice.is_(None),
-                    )
-                ),
-            )
-            .values(account_id=target)
-        ).rowcount
+    )
+    return [(path, account_id, bool(replaced)) for path, account_id, replaced in connection.execute(chosen)]
+
+
+def _move(connection: Connection, moves: Sequence[tuple[str, int, bool, int]]) -> int:
+    """What waits as `_routed` has it goes to the account at the end of each; how many deliveries moved."""
+    moved = 0
+    for reverse_path, account_id, replaced, target in moves:
+        theirs = select(messages.c.id).where(
+            messages.c.reverse_path == reverse_path,
+            messages.c.original_path.is_not(None) == replaced,
+            messages.c.notice.is_(None),
+        )
+        moving = and_(_waits, deliveries.c.account_id == account_id, deliveries.c.message_id.in_(theirs))
+        moved += connection.execute(update(deliveries).where(moving).values(account_id=target)).rowcount
     return moved
 
 

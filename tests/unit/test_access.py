@@ -89,7 +89,9 @@ async def test_an_owner_touches_what_was_granted_and_nothing_else(control: Contr
     assert (await act(control, "console.invitation", token=token, address=HERE))["name"] == "ann@example.com"
     session = {"session": (await act(control, "console.accept", token=token, address=HERE))["session"]}
     assert await kind(act(control, "console.accept", token=token, address=HERE)) == "unauthenticated"
-    assert (await web(control, session, "me"))["accounts"] == ["ann@example.com", "dept@example.com"]
+    mine = await web(control, session, "me")
+    assert mine["accounts"] == ["ann@example.com", "dept@example.com"]
+    assert mine["mailboxes"][0] == {"address": "ann@example.com", "state": "ok", "waiting": 0}
     assert (await web(control, session, "account.show", account="DEPT@example.com"))["address"] == "dept@example.com"
     await web(control, session, "account.set_password", account="ann@example.com", password="new-password")
     for action in sorted(SCOPE_OF.keys() & registry.ACTIONS.keys()):

@@ -81,6 +81,19 @@ async def test_an_action_is_done_for_who_asked(data_dir: Path) -> None:
     assert told == lines
 
 
+async def test_every_answer_says_how_far_the_changes_had_come(data_dir: Path) -> None:
+    async def changes(action: str, **arguments: Any) -> int:
+        return int((await raw(data_dir, json.dumps({"action": action, "args": arguments}).encode() + b"\n"))["changes"])
+
+    before = await changes("account.list")
+    assert await changes("overview", waits=True) == before
+    added = {"address": "ann@example.com", "host": "mail.example.com", "password": SECRET}
+    assert await changes("account.add", **added) == before  # as it was before that
+    after = await changes("account.list")
+    assert after > before
+    assert await changes("account.list") == after
+
+
 async def test_a_refusal_comes_with_its_remedy(data_dir: Path) -> None:
     with pytest.raises(ControlError) as caught:
         await call(data_dir, "account.show", {"account": "nobody@example.com"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Form, Query, Request
@@ -24,9 +25,10 @@ Secret = Annotated[str, Form(max_length=65_536)]
 @router.get("/accounts")
 async def accounts(request: Request, caller: Administrator) -> Response:
     """Every account with its health, and who still uses a password."""
-    found, logins = await caller.call("account.list"), await caller.call("account.logins")
+    found, logins = await asyncio.gather(caller.call("account.list"), caller.call("account.logins"))
     by_address = {login["address"]: login for login in logins}
-    return page(request, "accounts.html", caller=caller, accounts=found, logins=by_address)
+    both = [account for account in found if account["address"] in by_address]  # but what came or went in between
+    return page(request, "accounts.html", caller=caller, accounts=both, logins=by_address)
 
 
 @router.get("/accounts/new")
@@ -68,8 +70,8 @@ async def add(
 @router.get("/accounts/{account}")
 async def show(request: Request, caller: Administrator, account: str, did: Annotated[str, Query()] = "") -> Response:
     """One account: where it submits, how it is, what waits, what to do."""
-    facts = await caller.call("account.show", {"account": account})
-    people = [user for user in await caller.call("user.list") if facts["address"] in user["accounts"]]
+    facts, users = await asyncio.gather(caller.call("account.show", {"account": account}), caller.call("user.list"))
+    people = [user for user in users if facts["address"] in user["accounts"]]
     return page(
         request,
         "account.html",

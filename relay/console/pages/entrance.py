@@ -21,6 +21,7 @@ from relay.console.identity import (
     signed_in,
 )
 from relay.console.pages.render import page
+from relay.console.pages.shared import shared
 from relay.console.problems import STATUS, with_retry_after
 from relay.control.refusal import ControlError
 
@@ -120,6 +121,7 @@ async def invitation_page(request: Request, token: str) -> Response:
     invited = await client_of(request).call(
         "console.invitation", {"token": token[:256], "address": address_of(request)}
     )
+    shared(request).used()
     return page(request, "invite.html", name=invited["name"], token=token)
 
 
@@ -144,6 +146,7 @@ async def logout(request: Request, caller: Annotated[Caller, Depends(signed_in)]
 async def _login(request: Request, refusal: ControlError | None, *, needs: str = "", username: str = "") -> Response:
     """The page; while the relay does not answer it says so, and can be tried again."""
     ready = {"administrators": 1, "provider": "", "passkeys": False}
+    shared(request).used()
     try:
         ready = await client_of(request).call("console.ready")
     except ControlError as silent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections import OrderedDict
@@ -32,6 +33,7 @@ class Job:
     refusal: ControlError | None = None
     task: asyncio.Task[None] | None = None
     typed: bool = False  # with a password that is not stored
+    what: str = ""  # is asked; "": nobody else is to join it
 
     @property
     def done(self) -> bool:
@@ -60,11 +62,24 @@ class Jobs:
         self._jobs[job.id] = job
         return job
 
+    def joined(self, caller: Caller, action: str, arguments: Mapping[str, Any]) -> Job:
+        """The same of theirs that is under way, or a new one: for what changes nothing, however often it is loaded.
+
+        Raises ControlError (throttled).
+        """
+        what = json.dumps([action, arguments], sort_keys=True)
+        for job in self._of(caller):
+            if job.what == what and not job.done:
+                return job
+        job = self.start(caller, action, arguments)
+        job.what = what
+        return job
+
     def of(self, caller: Caller, job_id: str) -> Job:
         """A job of this person. Raises ControlError (not-found)."""
         job = self._jobs.get(job_id)
         if job is None or job.owner != caller.name:
-            raise ControlError("there is no such test", "start it again", "not-found")
+            raise ControlError("there is no such test or check any more", "start it again", "not-found")
         return job
 
     def _of(self, caller: Caller) -> list[Job]:

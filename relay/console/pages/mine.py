@@ -27,8 +27,7 @@ async def mine(request: Request, caller: SignedIn) -> Response:
     me = await caller.call("me")
     if len(me["accounts"]) == 1:
         return RedirectResponse(f"/mail/{me['accounts'][0]}", 303)
-    accounts = [await caller.call("account.show", {"account": address}) for address in me["accounts"]]
-    return page(request, "mine.html", caller=caller, accounts=accounts)
+    return page(request, "mine.html", caller=caller, accounts=me["mailboxes"])
 
 
 @router.get("/mail/{account}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -33,7 +32,7 @@ async def live(request: Request, caller: Administrator) -> Response:
 @router.get("/overview/minutes")
 async def minutes(request: Request, caller: Administrator) -> JSONResponse:
     """Columns for the chart: times (s), accepted, relayed, deferred, bounced a minute."""
-    seen: list[list[Any]] = (await shared(request).now(caller, "overview"))["minutes"]
+    seen: list[list[Any]] = (await shared(request).now(caller, "overview")).answer["minutes"]
     if len(seen) > 1:
         seen = seen[:-1]  # the last one has only begun: the lines would always end in a fall
     return JSONResponse([list(column) for column in zip(*(minute[:5] for minute in seen), strict=True)])
@@ -41,5 +40,5 @@ async def minutes(request: Request, caller: Administrator) -> JSONResponse:
 
 async def _live(request: Request, caller: Caller) -> Fragment:
     kept = shared(request)
-    seen, summary = await asyncio.gather(kept.now(caller, "overview"), kept.now(caller, "queue.summary"))
-    return kept.fragment("overview_live.html", seen=seen, summary=summary)
+    seen, since = await kept.now(caller, "overview")
+    return kept.fragment("overview_live.html", seen=seen, since=since)

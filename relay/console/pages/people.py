@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -59,13 +60,7 @@ async def revoke(request: Request, caller: Sent, name: Text, sure: Text = "") ->
 
 
 async def _people(request: Request, caller: Caller, made: dict[str, Any] | None = None) -> Response:
+    users, tokens, accounts = await asyncio.gather(*map(caller.call, ("user.list", "token.list", "account.list")))
     return page(
-        request,
-        "users.html",
-        caller=caller,
-        users=await caller.call("user.list"),
-        tokens=await caller.call("token.list"),
-        accounts=await caller.call("account.list"),
-        scopes=SCOPES,
-        made=made,
+        request, "users.html", caller=caller, users=users, tokens=tokens, accounts=accounts, scopes=SCOPES, made=made
     )

@@ -52,7 +52,7 @@ async def queue(
     given = {name: value.strip() for name, value in zip(FILTERS, asked, strict=True) if value.strip()}
     wanted = {"limit": _ROWS + 1, **given, **({"after": after} if after else {})}
     (rows, refusal), accounts, waits = await asyncio.gather(
-        _rows(caller, wanted), caller.call("account.list"), _waits(request, caller)
+        caller.listed("queue.list", wanted), caller.call("account.list"), _waits(request, caller)
     )
     more = len(rows) > _ROWS
     rows = [{**row, "why": _cause(row["cause"])} for row in rows[:_ROWS]]
@@ -142,17 +142,10 @@ async def message(request: Request, caller: Administrator, message_id: str) -> R
     return page(request, "message.html", caller=caller, story=stories[0], deliveries=deliveries)
 
 
-async def _rows(caller: Caller, wanted: Mapping[str, Any]) -> tuple[list[dict[str, Any]], ControlError | None]:
-    """What fits the search, or what is wrong with it."""
-    try:
-        return await caller.call("queue.list", wanted), None
-    except ControlError as refusal:
-        return [], refusal
-
-
 async def _waits(request: Request, caller: Caller) -> Fragment:
     kept = shared(request)
-    return kept.fragment("queue_waits.html", summary=await kept.now(caller, "queue.summary"))
+    seen, since = await kept.now(caller, "overview")
+    return kept.fragment("queue_waits.html", seen=seen, since=since)
 
 
 async def _found(caller: Caller, wanted: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -27,14 +28,8 @@ async def senders(request: Request, caller: Administrator, which: Asked = "") ->
             found["route"] = await caller.call("sender.which", {"address": which})
         except ControlError as refusal:
             found["refusal"] = refusal
-    return page(
-        request,
-        "senders.html",
-        caller=caller,
-        senders=await caller.call("sender.list"),
-        accounts=await caller.call("account.list"),
-        **found,
-    )
+    known, accounts = await asyncio.gather(caller.call("sender.list"), caller.call("account.list"))
+    return page(request, "senders.html", caller=caller, senders=known, accounts=accounts, **found)
 
 
 @router.post("/senders")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from relay.console.identity import Caller
 from relay.mail.counted import counted
 
 _FOLDER = Path(__file__).parent.parent / "templates"
+_ENTRANCE = ("base.html", "macros.html", "login.html", "overview.html", "overview_live.html", "mine.html", "mail.html")
+_BREATH_S = 0.05
 
 
 # Commands for which the pages have buttons; a remedy is written for a terminal, too.
@@ -126,6 +129,19 @@ def page(
 def drawn(template: str, **facts: Any) -> str:
     """A template filled in."""
     return _TEMPLATES.get_template(template).render(**facts)
+
+
+def compile_entrance() -> None:
+    """The templates that whoever comes in sees first, so that they need not wait for that."""
+    for name in _ENTRANCE:
+        _TEMPLATES.get_template(name)
+
+
+async def compile_others() -> None:
+    """All templates, one after the other, while whoever comes meanwhile is served."""
+    for name in _TEMPLATES.list_templates():
+        await asyncio.sleep(_BREATH_S)
+        _TEMPLATES.get_template(name)
 
 
 def wants_fragment(request: Request) -> bool:

@@ -14,19 +14,19 @@ from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
 from relay.console.pages.shared import sent, shared
-from relay.control.refusal import ControlError
 
 router = APIRouter(include_in_schema=False)
 
 _SHOWN = 200
 _AT_ONCE_S = 1.0
+_CHECK_S = 0.05
 
 
 @router.get("/log")
 async def log(request: Request, caller: Administrator) -> Response:
     """The last lines, live."""
     kept = shared(request)
-    lines = kept.fragment("log_lines.html", told=await kept.now(caller, "log.tail"))
+    lines = kept.fragment("log_lines.html", told=(await kept.now(caller, "log.tail")).answer)
     return sent(request, lines) if wants_fragment(request) else page(request, "log.html", caller=caller, lines=lines)
 
 
@@ -73,18 +73,26 @@ async def drop(request: Request, caller: Sent, key: Text, sure: Text = "") -> Re
 
 @router.get("/system/check")
 async def check(request: Request, caller: Administrator, login: bool = False) -> Response:
-    """Everything that can be looked at without sending mail."""
-    return page(request, "check.html", caller=caller, lines=await caller.call("check", {"login": login}), login=login)
+    """Everything that can be looked at without sending mail; what takes longer than a page comes line by line."""
+    jobs: Jobs = request.app.state.jobs
+    job = jobs.joined(caller, "check", {"login": login})
+    if job.task is not None:
+        await asyncio.wait((job.task,), timeout=_CHECK_S)
+    return page(request, "check.html", caller=caller, job=job, login=login)
+
+
+@router.get("/system/check/{job_id}")
+async def checking(request: Request, caller: Administrator, job_id: str, login: bool = False) -> Response:
+    """How far it has come; without scripts the page loads itself again."""
+    jobs: Jobs = request.app.state.jobs
+    template = "check_lines.html" if wants_fragment(request) else "check.html"
+    return page(request, template, caller=caller, job=jobs.of(caller, job_id), login=login)
 
 
 @router.get("/audit")
 async def audit(request: Request, caller: Administrator, since: Annotated[str, Query(max_length=40)] = "") -> Response:
     """Who did what."""
-    rows, refusal = [], None
-    try:
-        rows = await caller.call("audit", {"limit": _SHOWN, **({"since": since} if since else {})})
-    except ControlError as error:
-        refusal = error
+    rows, refusal = await caller.listed("audit", {"limit": _SHOWN, **({"since": since} if since else {})})
     return page(
         request, "audit.html", caller=caller, rows=list(reversed(rows)), since=since, refusal=refusal, most=_SHOWN
     )
@@ -95,20 +103,9 @@ async def notices(
     request: Request, caller: Administrator, account: Annotated[str, Query(max_length=320)] = ""
 ) -> Response:
     """What was told to whom about trouble and returned mail."""
-    rows, refusal = [], None
-    try:
-        rows = await caller.call("notice.list", {"limit": _SHOWN, **({"account": account} if account else {})})
-    except ControlError as error:
-        refusal = error
-    return page(
-        request,
-        "notices.html",
-        caller=caller,
-        rows=rows,
-        account=account,
-        accounts=await caller.call("account.list"),
-        refusal=refusal,
-    )
+    wanted = {"limit": _SHOWN, **({"account": account} if account else {})}
+    (rows, refusal), accounts = await asyncio.gather(caller.listed("notice.list", wanted), caller.call("account.list"))
+    return page(request, "notices.html", caller=caller, rows=rows, account=account, accounts=accounts, refusal=refusal)
 
 
 @router.get("/explain")
@@ -117,11 +114,7 @@ async def explain(
 ) -> Response:
     """What a reply means, who must act, and how; and which replies nobody can explain yet."""
     found = await caller.call("explain", {"reply": reply}) if reply.strip() else None
-    unknown, refusal = [], None
-    try:
-        unknown = await caller.call("explain.unknown")
-    except ControlError as error:
-        refusal = error
+    unknown, refusal = await caller.listed("explain.unknown")
     return page(
         request,
         "explain.html",
@@ -134,13 +127,12 @@ async def explain(
 
 
 async def _system(request: Request, caller: Caller, job: Job | None = None) -> Response:
+    settings, keys, nodes, health = await asyncio.gather(
+        caller.call("settings.show"),
+        caller.call("key.list"),
+        caller.call("node.list"),
+        shared(request).now(caller, "health"),
+    )
     return page(
-        request,
-        "system.html",
-        caller=caller,
-        job=job,
-        settings=await caller.call("settings.show"),
-        keys=await caller.call("key.list"),
-        nodes=await caller.call("node.list"),
-        health=await caller.call("overview"),
+        request, "system.html", caller=caller, job=job, settings=settings, keys=keys, nodes=nodes, health=health.answer
     )

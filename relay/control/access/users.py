@@ -17,6 +17,7 @@ from relay.control.access.proof import demand_person
 from relay.control.context import Control, ControlError, iso, now_ms
 from relay.control.queue import account_named
 from relay.control.reasons import refusals, shown
+from relay.queue.waiting import waiting
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,253}")
 _SHORTEST = 12  # characters of a password (NIST SP 800-63B 5.1.1.2 asks for at least 8)
@@ -155,7 +156,7 @@ async def user_invite(
 
 
 async def me(control: Control) -> dict[str, Any]:
-    """Who is signed in, what they may touch, and by what they can show that it is them."""
+    """Who is signed in, what they may touch and how it is, and by what they can show that it is them."""
     user_id = person_of(control)
 
     def read(connection: Connection) -> dict[str, Any]:
@@ -163,12 +164,24 @@ async def me(control: Control) -> dict[str, Any]:
         assert row is not None
         at_provider = row.subject is not None and bool(control.settings.console.oidc_issuer)
         return _of(connection, user_id) | {
+            "mailboxes": _mailboxes(control, connection, user_id),
             "passkeys": passkeys.facts(connection, user_id),
             "recovery_codes": recovery.left(connection, user_id),
             "provider": control.settings.console.oidc_name if at_provider else "",
         }
 
     return await control.database.read(read)
+
+
+def _mailboxes(control: Control, connection: Connection, user_id: int) -> list[dict[str, Any]]:
+    """What they may touch, and whether it works."""
+    granted = rows.granted(connection, user_id)
+    owed = waiting(connection, granted) if granted else {}
+    known = [(account, address) for id, address in granted.items() if (account := control.directory.account(id))]
+    return [
+        {"address": address, "state": account.state.value, "waiting": owed.get(account.id, 0)}
+        for account, address in known
+    ]
 
 
 async def me_password(control: Control, *, password: str) -> dict[str, Any]:
