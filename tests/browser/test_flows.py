@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 from relay.control.access.model import SCOPE_OF
 from relay.control.registry import ACTIONS
 from tests.browser.conftest import EVERYTHING, Opening, sign_in
-from tests.browser.stand import ADMIN, APP, BROKEN, OTHER, Stand
+from tests.browser.stand import ADMIN, ADMIN_PASSWORD, APP, BROKEN, OTHER, Stand
 
 SCRIPTS = [pytest.param(True, id="scripts"), pytest.param(False, id="without")]
 
@@ -247,6 +247,7 @@ async def test_people_programs_and_ones_own_password(stand: Stand, opened: Openi
     await expect(page.get_by_role("heading", level=1)).to_have_text("People")
     assert "nagios" not in await page.locator("table").all_inner_texts()
     await page.goto(f"{stand.base}/profile")
+    await page.get_by_label("Current password").fill(ADMIN_PASSWORD)
     await page.get_by_label("New password").fill("correct horse battery")
     await page.get_by_label("Again").fill("something else entirely")
     await press(page, "Set it, and sign in again")

@@ -37,7 +37,7 @@ class Daemon:
 async def asking(daemon: Daemon, folder: Path) -> AsyncIterator[Caller]:
     server = await asyncio.start_unix_server(daemon.serve, folder / SOCKET_NAME)
     async with server:
-        yield Caller("admin", False, frozenset(), "csrf", ControlClient(folder), {"session": "s"})
+        yield Caller("admin", False, frozenset(), "csrf", 600, ControlClient(folder), {"session": "s"})
 
 
 def request(**headers: str) -> Request:

@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from relay.accounts.model import InDoubtPolicy
 from relay.accounts.presets import PRESETS
 from relay.console.identity import base_of
+from relay.console.pages import proof
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page
@@ -19,6 +20,7 @@ from relay.control.refusal import ControlError
 router = APIRouter(include_in_schema=False)
 
 Secret = Annotated[str, Form(max_length=65_536)]
+_TO_FILL_IN_S = 300  # for a form, while the proof counts
 
 
 @router.get("/accounts")
@@ -31,7 +33,9 @@ async def accounts(request: Request, caller: Administrator) -> Response:
 
 @router.get("/accounts/new")
 async def new(request: Request, caller: Administrator, provider: str = "") -> Response:
-    """First the provider, then what that one needs."""
+    """First the provider, then what that one needs; whoever must prove who they are does it before they type."""
+    if caller.proof_s < _TO_FILL_IN_S:
+        return await proof.before(request, caller, "/accounts/new")
     return _form(request, caller, {"provider": provider if provider in PRESETS else ""}, None)
 
 
@@ -59,6 +63,8 @@ async def add(
             given["port"] = _port(port)
         await caller.call("account.add", {**given, **secret})
     except ControlError as refusal:
+        if refusal.kind == "proof":
+            raise
         return _form(request, caller, given | {"port": port, "auth": auth}, refusal)
     if invited:
         return await invite(request, caller, given["address"], given["address"])
@@ -164,7 +170,9 @@ def _form(request: Request, caller: Any, given: dict[str, Any], refusal: Control
         "account_new.html",
         caller=caller,
         status=STATUS[refusal.kind] if refusal is not None else 200,
-        presets=[one for one in PRESETS.values() if one.id != "default"],
+        presets=sorted(
+            (one for one in PRESETS.values() if one.id != "default"), key=lambda one: one.id == "custom"
+        ),  # whoever finds their provider needs to know no host
         preset=preset,
         given={"address": "", "login": "", "host": "", "port": "", "auth": "password"} | given,
         error=refusal,

@@ -41,6 +41,18 @@ async def remove(request: Request, caller: Sent, name: Text, sure: Text = "") ->
     return RedirectResponse("/users", 303)
 
 
+@router.post("/users/second-factor")
+async def reset_second_factor(request: Request, caller: Sent, name: Text, sure: Text = "") -> Response:
+    """For whoever lost their phone, keys and recovery codes: they are signed out, and start anew."""
+    if not sure:
+        question = (
+            f"Take the second factor from {name}? Codes, passkeys and recovery codes end, and they are signed out."
+        )
+        return asking(request, caller, question, {"name": name}, yes="Reset it", back="/users")
+    reset = await caller.call("user.set", {"name": name, "reset_second_factor": True})
+    return await _people(request, caller, reset=reset)
+
+
 @router.post("/users/token")
 async def token(request: Request, caller: Sent, name: Text) -> Response:
     """A token, shown once."""
@@ -58,7 +70,9 @@ async def revoke(request: Request, caller: Sent, name: Text, sure: Text = "") ->
     return RedirectResponse("/users", 303)
 
 
-async def _people(request: Request, caller: Caller, made: dict[str, Any] | None = None) -> Response:
+async def _people(
+    request: Request, caller: Caller, *, made: dict[str, Any] | None = None, reset: dict[str, Any] | None = None
+) -> Response:
     return page(
         request,
         "users.html",
@@ -68,4 +82,5 @@ async def _people(request: Request, caller: Caller, made: dict[str, Any] | None 
         accounts=await caller.call("account.list"),
         scopes=SCOPES,
         made=made,
+        reset=reset,
     )

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from relay import __version__
 from relay.console.identity import Caller
 from relay.mail.counted import counted
+from relay.mail.reply import spoken
 
 _FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -41,6 +42,11 @@ def _without_command(step: object) -> str:
     """A step of a remedy without what is to be typed in a terminal."""
     text = str(step)
     return "Press Resume." if _RESUME.match(text) else _COMMAND.sub("", text)
+
+
+def _voice(reply: object) -> str:
+    """Whose words follow: an upstream's, whatever they pretend, or ours."""
+    return "The provider said:" if spoken(str(reply)) else "What happened:"
 
 
 def _facts(detail: Mapping[str, Any]) -> str:
@@ -79,7 +85,7 @@ def _size(octets: object) -> str:
 def _sentence(text: object) -> str:
     """With a capital in front; the rest stays as it is."""
     words = str(text)
-    return words[:1].upper() + words[1:]
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]  # iCloud
 
 
 def _parted(line: str) -> dict[str, Any]:
@@ -110,6 +116,7 @@ _TEMPLATES.filters |= {
     "sentence": _sentence,
     "without_command": _without_command,
     "facts": _facts,
+    "voice": _voice,
     "counted": counted,
     "parted": _parted,
 }

@@ -15,6 +15,9 @@ from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
 from relay.console.pages.shared import sent, shared
 from relay.control.refusal import ControlError
+from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.conditions import CONDITIONS
+from relay.mail.ids import parse_id
 
 router = APIRouter(include_in_schema=False)
 
@@ -74,7 +77,10 @@ async def drop(request: Request, caller: Sent, key: Text, sure: Text = "") -> Re
 @router.get("/system/check")
 async def check(request: Request, caller: Administrator, login: bool = False) -> Response:
     """Everything that can be looked at without sending mail."""
-    return page(request, "check.html", caller=caller, lines=await caller.call("check", {"login": login}), login=login)
+    lines, accounts = await caller.call("check", {"login": login}), await caller.call("account.list")
+    known = {account["address"] for account in accounts}
+    shown = [{**line, "account": _account_in(line, known)} for line in lines]
+    return page(request, "check.html", caller=caller, lines=shown, login=login)
 
 
 @router.get("/audit")
@@ -104,7 +110,7 @@ async def notices(
         request,
         "notices.html",
         caller=caller,
-        rows=rows,
+        rows=[{**row, **_subject(row["about"])} for row in rows],
         account=account,
         accounts=await caller.call("account.list"),
         refusal=refusal,
@@ -131,6 +137,21 @@ async def explain(
         unknown=unknown[:_SHOWN],
         refusal=refusal,
     )
+
+
+def _account_in(line: dict[str, str], known: set[str]) -> str:
+    """The account that a line of the check is about, unless all is well with it."""
+    words = line["text"].replace(":", " ").split() if line["status"] != "ok" and line["item"] == "account" else []
+    return next((word for word in words if word in known), "")
+
+
+def _subject(about: str) -> dict[str, str]:
+    """What a notice is about, for people: a message (`of`), or a cause in words."""
+    known = entry_by_id(about) or CONDITIONS.get(about)
+    return {
+        "of": about if parse_id(about) is not None and known is None else "",
+        "cause": known.cause if known is not None else "",
+    }
 
 
 async def _system(request: Request, caller: Caller, job: Job | None = None) -> Response:
