@@ -90,18 +90,25 @@ async def show(request: Request, caller: Administrator, account: str, did: Annot
 
 @router.post("/accounts/{account}/limits")
 async def limits(
-    caller: Sent, account: str, max_connections: Text = "", per_minute: Text = "", per_day: Text = ""
+    request: Request,
+    caller: Sent,
+    account: str,
+    max_connections: Text = "",
+    per_minute: Text = "",
+    per_day: Text = "",
 ) -> Response:
     """Change its limits; an empty field is the provider's default."""
-    given = {"max_connections": max_connections, "per_minute": per_minute, "per_day": per_day}
-    arguments: dict[str, Any] = {name: _whole(name, text) for name, text in given.items() if text.strip()}
-    back = [name for name, text in given.items() if not text.strip()]
-    await caller.call("account.set", {"account": account, **arguments, **({"defaults": back} if back else {})})
+    given = await _changed(request, {"max_connections": max_connections, "per_minute": per_minute, "per_day": per_day})
+    arguments: dict[str, Any] = {name: _whole(name, text) for name, text in given.items() if text}
+    back = [name for name, text in given.items() if not text]
+    if given:
+        await caller.call("account.set", {"account": account, **arguments, **({"defaults": back} if back else {})})
     return _back(account, "saved")
 
 
 @router.post("/accounts/{account}/handling")
 async def handling(
+    request: Request,
     caller: Sent,
     account: str,
     owner: Text = "",
@@ -113,13 +120,20 @@ async def handling(
     fallback: Text = "",
 ) -> Response:
     """Change what is done with its mail: a choice that is not in the form stays as it is, empty fields are nobody."""
-    chosen = {"sent_copy": sent_copy, "in_doubt": in_doubt, "transport": transport, "fallback": fallback}
-    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value}
-    arguments["bounces"] = bounces.strip() or "none"
-    arguments |= {"owner": owner.strip()} if owner.strip() else {"defaults": ["owner"]}
-    if null_sender:
-        arguments["null_sender"] = null_sender == "yes"
-    await caller.call("account.set", {"account": account, **arguments})
+    choices = {"sent_copy": sent_copy, "in_doubt": in_doubt, "transport": transport, "fallback": fallback}
+    texts = {"owner": owner, "bounces": bounces}
+    given = await _changed(
+        request, texts | {name: value for name, value in (choices | {"null_sender": null_sender}).items() if value}
+    )
+    arguments: dict[str, Any] = {name: value for name, value in given.items() if name in choices}
+    if "bounces" in given:
+        arguments["bounces"] = given["bounces"] or "none"
+    if "owner" in given:
+        arguments |= {"owner": given["owner"]} if given["owner"] else {"defaults": ["owner"]}
+    if "null_sender" in given:
+        arguments["null_sender"] = given["null_sender"] == "yes"
+    if arguments:
+        await caller.call("account.set", {"account": account, **arguments})
     return _back(account, "saved")
 
 
@@ -177,6 +191,12 @@ def _form(request: Request, caller: Any, given: dict[str, Any], refusal: Control
         given={"address": "", "login": "", "host": "", "port": "", "auth": "password"} | given,
         error=refusal,
     )
+
+
+async def _changed(request: Request, fields: dict[str, str]) -> dict[str, str]:
+    """The fields that are not as the page showed them: what another administrator changed meanwhile stays."""
+    form = await request.form()
+    return {name: value.strip() for name, value in fields.items() if form.get(f"was_{name}") != value.strip()}
 
 
 def _preset(facts: dict[str, Any]) -> Any:

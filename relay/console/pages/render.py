@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from relay import __version__
 from relay.console.identity import Caller
@@ -26,6 +26,8 @@ _FOLDER = Path(__file__).parent.parent / "templates"
 _BUTTON = r"`?relay account (?:set-password|connect|test|resume) [^\s`,;)]*[^\s`,;).](?: --imap)?`?"
 _COMMAND = re.compile(rf" \({_BUTTON}(?:, {_BUTTON})*\)|(?:: | with ){_BUTTON}(?=[;,.]\s|[;,.]?$)")
 _RESUME = re.compile(r"^`?relay account resume \S+$")
+_AND_RESUME = re.compile(r"(?<=ress Test) and resume(?: the account)?")
+_STORE = re.compile(r"^Store the right password(?: with| in)?$")
 
 
 def _moment(value: object) -> Markup:
@@ -42,6 +44,21 @@ def _without_command(step: object) -> str:
     """A step of a remedy without what is to be typed in a terminal."""
     text = str(step)
     return "Press Resume." if _RESUME.match(text) else _COMMAND.sub("", text)
+
+
+def _for_owner(step: str) -> str:
+    """A step for whoever has no button to resume an account: it goes on by itself once the login is right."""
+    return _STORE.sub("Type the right password above, and press Test", _AND_RESUME.sub("", step))
+
+
+def _coded(text: object) -> Markup:
+    """What stands between backticks as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)
+    )
 
 
 def _voice(reply: object) -> str:
@@ -117,6 +134,8 @@ _TEMPLATES.filters |= {
     "without_command": _without_command,
     "facts": _facts,
     "voice": _voice,
+    "for_owner": _for_owner,
+    "coded": _coded,
     "counted": counted,
     "parted": _parted,
 }

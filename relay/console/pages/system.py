@@ -59,6 +59,8 @@ async def rotating(request: Request, caller: Administrator, job_id: str) -> Resp
     """How far it has come; without scripts the page loads itself again."""
     jobs: Jobs = request.app.state.jobs
     job = jobs.of(caller, job_id)
+    if wants_fragment(request) and job.done:
+        return Response(headers={"hx-redirect": f"/system/rotate/{job.id}"})  # the counts of the keys, too
     if wants_fragment(request):
         return page(request, "rotation.html", caller=caller, job=job)
     return await _system(request, caller, job)
