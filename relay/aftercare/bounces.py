@@ -23,6 +23,7 @@ from relay.diagnosis.conditions import CONDITIONS
 from relay.mail.content import Content
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.mail.ids import format_id
+from relay.mail.reply import spoken
 from relay.queue import owed
 from relay.queue.model import Owed, State
 from relay.queue.ours import MAIL, OwnMail, Told, put, record, told_since
@@ -250,7 +251,7 @@ class Bounces:
     def _fate(self, debt: Debt) -> Fate:
         account = self._directory.account(debt.account_id)
         entry = entry_by_id(debt.cause) or CONDITIONS.get(debt.cause)
-        ours = not debt.code or debt.reply.startswith("not offered: ")
+        ours = not spoken(f"{debt.code or ''} {debt.reply}")
         cause = entry.cause if entry is not None else ""
         if debt.state is State.EXPIRED:
             cause = f"It could not be handed over within its lifetime. {cause}".strip()

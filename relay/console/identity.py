@@ -22,12 +22,13 @@ LONGEST_TOKEN = 256
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever is signed in, and the daemon in their name."""
+    """Whoever is signed in, and the daemon in their name. `proof_s`: how long their proof counts yet."""
 
     name: str
     owner: bool
     scopes: frozenset[str]
     csrf: str
+    proof_s: int
     client: ControlClient
     credential: Mapping[str, str]
     changes: int = 0  # how far the daemon's had come when this request came
@@ -123,7 +124,7 @@ async def _caller(request: Request, credential: Mapping[str, str]) -> Caller:
     client = client_of(request)
     facts, changes = await client.ask("principal", credential=credential)
     name, scopes = facts["name"].partition(":")[2], frozenset(facts["scopes"])
-    return Caller(name, facts["owner"], scopes, facts["csrf"], client, credential, changes)
+    return Caller(name, facts["owner"], scopes, facts["csrf"], facts["proof_s"], client, credential, changes)
 
 
 async def renewed(request: Request, proved: Mapping[str, Any]) -> Caller:

@@ -18,6 +18,7 @@ from relay.config.extras import ExtraMissing, require_extras
 from relay.control.apply import apply_file
 from relay.control.context import Control, ControlError
 from relay.control.egress import path_of
+from relay.control.listing import cause_of
 from relay.control.probing import get_token, log_in, said
 from relay.database.migration import HEAD
 from relay.diagnosis import diagnose
@@ -167,7 +168,7 @@ async def _upstreams(control: Control, line: Any, *, login: bool) -> None:
     for account in accounts:
         upstream = control.directory.upstream(account)
         if account.state is AccountState.SUSPENDED:
-            words = f"{account.address} is suspended ({account.state_cause})"
+            words = f"{account.address} is suspended: {cause_of(account)['cause']}"
             line("account", "warning", words, f"relay account show {account.address}")
         if upstream.tls == "none":
             state = "warning" if may_log_in(upstream) else "failed"

@@ -47,6 +47,7 @@ _PLACES: Mapping[str, str] = {  # module of this room, and function
     "queue.release": "operating.queue_release",
     "queue.retry": "operating.queue_retry",
     "queue.remove": "operating.queue_remove",
+    "rejected.list": "rejected.rejected_list",
     "notice.list": "notices.notice_list",
     "notice.test": "notices.notice_test",
     "trace": "trace.trace",

@@ -28,7 +28,6 @@ _BY_ID = {
     "m365-sender-mailbox-full": Who.OWNER,
     "zoho-unusual-activity": Who.OWNER,
     "sendgrid-credits": Who.ADMINISTRATOR,
-    "ses-invalid-credentials": Who.ADMINISTRATOR,
     "sendgrid-bad-credentials": Who.ADMINISTRATOR,
     "mailgun-bad-credentials": Who.ADMINISTRATOR,
 }

@@ -14,6 +14,7 @@ from relay.mail.ids import format_id
 from relay.mail.reply import Reply
 from relay.telemetry import get_logger
 from relay.telemetry.counters import count
+from relay.telemetry.rejected import remember
 
 log = get_logger()
 
@@ -83,6 +84,7 @@ class Dialogue:
     def refuse(self, reply: Reply, *, sender: str = "", recipient: str = "", bogus: bool = False) -> bytes:
         """Say no, log it, count it; too many end the session."""
         client = self.peer.client
+        to_do = replies.remedy_of(reply, client.name if client is not None else "NAME")
         count("relay_messages_rejected_total", reason=reply.status)
         log.info(
             "transaction.rejected",
@@ -93,8 +95,10 @@ class Dialogue:
             client=self.peer.name,
             sender=sender,
             recipient=recipient,
-            **replies.to_do_of(reply, client.name if client is not None else "NAME"),
+            **({"to_do": to_do} if to_do else {}),
         )
+        recipients = (recipient,) if recipient else self.transaction.recipients
+        remember(self.peer.name, self.peer.host, sender, recipients, reply.code, reply.status, reply.text, to_do)
         self._bogus += bogus
         self._errors += reply.permanent
         if self._bogus >= MAX_BOGUS or self._errors >= MAX_ERRORS:

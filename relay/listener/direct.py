@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from relay.listener import replies
 from relay.mail.errors import StorageFailed, StorageFull
-from relay.mail.reply import Reply
+from relay.mail.reply import Reply, spoken
 from relay.queue.verdicts import Expected, Refusal
 from relay.telemetry import get_logger
 from relay.telemetry.cleaning import clean_text
@@ -58,7 +58,7 @@ def _refused(refusal: Refusal, recipients: int, shown_id: str) -> Reply:
         text = f"All {recipients} recipients were refused, the first: {text}"
     words = _printable(reply.text)
     if words:
-        text += f" The provider said: {words}"
+        text += f" The provider said: {words}" if spoken(str(reply)) else f" What happened: {words}"
     end = f" ({shown_id})"
     if len(text) + len(end) > MAX_TEXT:
         text = text[: MAX_TEXT - len(end) - 3] + "..."

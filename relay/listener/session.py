@@ -18,6 +18,7 @@ from relay.listener.watch import Watch
 from relay.mail.reply import Reply
 from relay.net.server_tls import tls_trouble
 from relay.telemetry import get_logger
+from relay.telemetry.rejected import remember
 
 log = get_logger()
 
@@ -200,6 +201,7 @@ class RelaySession(Connection):
             client=self._host,
             **replies.to_do_of(reply),
         )
+        remember(self._host, self._host, "", (), reply.code, reply.status, reply.text, replies.remedy_of(reply))
         return False
 
     async def _converse(self) -> None:

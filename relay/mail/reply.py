@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 
 _STATUS = re.compile(r"([245])\.\d{1,3}\.\d{1,3}")
+# What the back door says itself in an upstream's place, whose EHLO or interface says no already, begins so.
+_OURS = "(?:(?:Graph|Gmail API): )?not offered: "
+_SPOKEN = re.compile(rf"(?!\d{{3}} (?:[245]\.\d{{1,3}}\.\d{{1,3}} )?{_OURS})[2-5]\d\d(?: |\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,8 @@ class Reply:
             f"{self.code}{' ' if number == last else '-'}{status}{line}\r\n" for number, line in enumerate(lines)
         )
         return wire.encode("utf-8", "replace")
+
+
+def spoken(quoted: str) -> bool:
+    """Did an upstream say this (a reply as `str` has it)? Else it is ours: no code, or an objection of our own."""
+    return _SPOKEN.match(quoted) is not None

@@ -25,6 +25,7 @@ class Minute(NamedTuple):
     bounced: int
     held: int
     expired: int
+    rejected: int
 
 
 class Sampler:
@@ -61,7 +62,8 @@ class Sampler:
             if outcome in outcomes:
                 outcomes[outcome] += count
         accepted = sum(snapshot.get("relay_messages_accepted_total", {}).values())
-        return (int(accepted), *(int(count) for count in outcomes.values()))
+        rejected = sum(snapshot.get("relay_messages_rejected_total", {}).values())
+        return (int(accepted), *(int(count) for count in outcomes.values()), int(rejected))
 
 
 SAMPLER = Sampler()  # of this process, like the counters it reads

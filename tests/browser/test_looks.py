@@ -26,6 +26,7 @@ PAGES = {
     "nothing": "/queue?state=expired",
     "find": f"/find?q={APP}",
     "lost": "/find?q=nobody@example.org",
+    "refused": "/rejected",
     "message": "/queue/{bounced}",
     "log": "/log",
     "people": "/users",

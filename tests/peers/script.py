@@ -120,8 +120,10 @@ class Script:
         delay_s: float = 0,
         certificate: trustme.LeafCert | None = None,
         context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.tls = tls
+        self.host = host
         self.accounts = dict(accounts or {})
         self.mechanisms = mechanisms
         self.pipelining = pipelining

@@ -38,7 +38,7 @@ class ScriptedUpstream(Script):
         self._sessions: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         context = self.context if self.tls == "implicit" else None
-        self._server = await loop.create_server(lambda: _Stream(self), "127.0.0.1", 0, ssl=context)
+        self._server = await loop.create_server(lambda: _Stream(self), self.host, 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -26,7 +26,7 @@ CHANGES = (
     *("/profile/second-factor", "/system/rotate", "/system/drop", "/mail/a@example.com/save"),
     *("/mail/a@example.com/test", "/mail/a@example.com/sign-in", "/again", "/again/oidc", "/again/passkey"),
     *("/profile/recovery-codes", "/profile/passkeys", "/profile/passkeys/add", "/profile/passkeys/rename"),
-    "/profile/passkeys/remove",
+    *("/profile/passkeys/remove", "/users/second-factor"),
 )
 FIELDS = {  # enough of every form that only the token is missing
     "provider": "custom",

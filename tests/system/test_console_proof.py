@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
+import pyotp
 import pytest
 import pytest_asyncio
 
@@ -83,13 +84,91 @@ async def test_a_stolen_session_is_asked_who_it_is_and_the_form_goes_on_after_th
             assert (await stolen.get("/users")).headers["location"] == "/login"
 
 
+async def test_a_stolen_session_moves_no_mail_and_gives_none_up(stand: Stand, folder: Path) -> None:
+    await stand.add_account("erp@example.com", password="a-password")
+    await stand.act("account.suspend", account="erp@example.com")
+    message_id = await stand.mail("erp@example.com", "ann@example.org")
+    async with signed_in(stand) as web:
+        for path, fields, done in (
+            ("/senders", {"pattern": "@lab.example", "account": "erp@example.com"}, "sender.add"),
+            ("/senders/remove", {"pattern": "@lab.example", "sure": "yes"}, "sender.remove"),
+            ("/clients", {"name": "till", "networks": "10.9.8.0/24"}, "client.add"),
+            ("/clients/remove", {"name": "till", "sure": "yes"}, "client.remove"),
+            ("/users/invite", {"name": "eve@example.com", "account": "erp@example.com"}, "user.invite"),
+            ("/accounts/erp@example.com/invite", {"name": "eve@example.com"}, "user.invite"),
+            ("/queue", {"action": "remove", "id": message_id, "sure": "yes"}, "queue.remove"),
+            ("/accounts/erp@example.com/remove", {"sure": "yes"}, "account.remove"),
+        ):
+            age(folder)
+            before = len(await stand.act("audit", limit=1000))
+            asked = await web.post(path, data=fields | {"csrf": await csrf_of(web)})
+            assert (asked.status_code, "Is it still you?" in asked.text) == (403, True), path
+            assert len(await stand.act("audit", limit=1000)) == before, path
+            proved = await web.post("/again", data=hidden(asked) | {"password": ADMIN_PASSWORD})
+            went_on = await web.post(path, data=hidden(proved))
+            assert went_on.status_code in (200, 303), (path, went_on.text)
+            assert (await stand.act("audit", limit=1000))[-1]["action"] == done, path
+
+
+async def test_who_adds_an_account_is_asked_before_they_type(stand: Stand, folder: Path) -> None:
+    async with signed_in(stand) as web:
+        age(folder)
+        asked = await web.get("/accounts/new?provider=custom")
+        assert "Is it still you?" in asked.text
+        given = {"provider": "custom", "address": "new@example.com", "host": "mail.example.net", "password": "typed-1"}
+        late = await web.post("/accounts/new", data=given | {"csrf": await csrf_of(web)})
+        assert late.status_code == 403
+        assert "typed-1" not in late.text
+        assert "fill the form in again" in late.text
+        proved = await web.post("/again", data=hidden(asked) | {"password": ADMIN_PASSWORD})
+        assert proved.headers["location"] == "/accounts/new"
+        assert "Where does the mailbox live?" in (await web.get("/accounts/new")).text
+        added = await web.post("/accounts/new", data=given | {"csrf": await csrf_of(web)})
+        assert added.headers["location"] == "/accounts/new@example.com"
+
+
+async def test_another_administrator_resets_a_second_factor(stand: Stand, folder: Path) -> None:
+    secret = await with_second_factor(stand, "lost@example.com")
+    async with signed_in(stand) as web:
+        assert "Reset second factor" in (await web.get("/users")).text
+        age(folder)
+        form = {"csrf": await csrf_of(web), "name": "lost@example.com", "sure": "yes"}
+        asked = await web.post("/users/second-factor", data=form)
+        assert asked.status_code == 403
+        proved = await web.post("/again", data=hidden(asked) | {"password": ADMIN_PASSWORD})
+        done = await web.post("/users/second-factor", data=hidden(proved))
+        assert "lost@example.com has no second factor any more" in done.text
+        assert "Reset second factor" not in (await web.get("/users")).text
+    assert secret not in done.text
+    last = (await stand.act("audit", limit=1))[-1]
+    assert (last["actor"], last["action"], last["target"]) == ("console:admin", "user.set", "lost@example.com")
+    assert last["detail"]["second_factor_reset"] is True
+    async with httpx.AsyncClient(base_url=stand.base, trust_env=False) as theirs:
+        entered = await theirs.post("/login", data={"username": "lost@example.com", "password": ADMIN_PASSWORD})
+        assert entered.headers["location"] == "/"
+
+
+async def with_second_factor(stand: Stand, name: str) -> str:
+    """An administrator whose authenticator is set up; its secret."""
+    await stand.act("console.password", name=name, password=ADMIN_PASSWORD)
+    async with httpx.AsyncClient(base_url=stand.base, trust_env=False) as web:
+        await web.post("/login", data={"username": name, "password": ADMIN_PASSWORD})
+        begun = await web.post("/profile/second-factor", data={"csrf": await csrf_of(web)})
+        secret = re.search(r"<code>([A-Z2-7]{32})</code>", begun.text)
+        assert secret is not None
+        form = {"csrf": await csrf_of(web), "code": pyotp.TOTP(secret[1]).now()}
+        assert "Your recovery codes" in (await web.post("/profile/second-factor", data=form)).text
+    return secret[1]
+
+
 async def test_after_the_proof_nothing_leads_elsewhere(stand: Stand, folder: Path) -> None:
     async with signed_in(stand) as web:
         for to in (
             *("https://evil.example/", "//evil.example/x", "/\\evil.example", "/users/../../x", "javascript:alert(1)"),
-            *("/users/token?x=1", "/users/token#x", "/queue", "", "/logout", "/users//evil.example", "/accounts"),
+            *("/users/token?x=1", "/users/token#x", "", "/logout", "/users//evil.example", "/accounts", "/queue/x"),
+            *("/senders\n", "/queue?action=remove", "/mail/a@example.com/save", "/again"),
         ):
-            form = {"csrf": await csrf_of(web), "to": to, "password": ADMIN_PASSWORD}
+            form = {"csrf": await csrf_of(web), "to": to, "then": "form", "password": ADMIN_PASSWORD}
             answer = await web.post("/again", data=form)
             assert (answer.status_code, answer.headers["location"]) == (303, "/profile"), to
 
@@ -146,7 +225,7 @@ async def test_passkeys_over_the_pages(stand: Stand, folder: Path) -> None:
         assert (await web.post("/again/passkey")).status_code == 403
         headers = {"x-csrf-token": await csrf_of(web)}
         asked = (await web.post("/again/passkey", headers=headers)).json()
-        form = {"csrf": headers["x-csrf-token"], "to": "/profile/recovery-codes", "with:sure": "yes"}
+        form = {"csrf": headers["x-csrf-token"], "to": "/profile/recovery-codes", "then": "form", "with:sure": "yes"}
         form |= {"ceremony": asked["ceremony"], "answer": key.get(asked["options"])}
         proved = await web.post("/again", data=form)
         went_on = await web.post("/profile/recovery-codes", data=hidden(proved))

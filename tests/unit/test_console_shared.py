@@ -46,7 +46,7 @@ async def asking(daemon: Daemon, folder: Path) -> AsyncIterator[ControlClient]:
 
 
 def caller(client: ControlClient, changes: int = 0) -> Caller:
-    return Caller("admin", False, frozenset(), "csrf", client, {"session": "s"}, changes)
+    return Caller("admin", False, frozenset(), "csrf", 600, client, {"session": "s"}, changes)
 
 
 def request(**headers: str) -> Request:

@@ -56,6 +56,9 @@ async def test_a_refusal_names_cause_remedy_words_and_id(store: Store) -> None:
     said = await _said(store.queue.verdicts, State.BOUNCED, advice=advice)
     assert (said.code, said.status) == (550, "5.1.1")
     assert said.text == f"{advice} The provider said: no such user ({SHOWN})"
+    ours = Reply(554, "5.6.3", "not offered: 8-bit text, and mx.example has no 8BITMIME")
+    objection = await _said(store.queue.verdicts, State.BOUNCED, reply=ours, advice=advice)
+    assert objection.text == f"{advice} What happened: {ours.text} ({SHOWN})"
     both = await _said(store.queue.verdicts, State.BOUNCED, State.BOUNCED, advice=advice)
     assert both.text.startswith(f"All 2 recipients were refused, the first: {diagnosis.cause}")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.mail.content import stuff, unstuff
 from relay.mail.ids import IdSource, format_id, parse_id
-from relay.mail.reply import Reply
+from relay.mail.reply import Reply, spoken
 
 
 @given(st.integers(0, (1 << 63) - 1))
@@ -67,3 +67,21 @@ def test_stuffing_is_undone_exactly(parts: list[bytes], dots: list[int]) -> None
     wire = stuff(text)
     assert unstuff(wire) == text
     assert not any(line.startswith(b".") and not line.startswith(b"..") for line in wire.split(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("quoted", "theirs"),
+    [
+        ("550 5.1.1 no such user", True),
+        ("535 no", True),
+        ("421", True),
+        ("550 5.1.1 What happened: not offered: never mind", True),
+        ("554 5.6.3 not offered: 8-bit text, and mx.example has no 8BITMIME", False),
+        ("552 5.3.4 Gmail API: not offered: 41943040 bytes, and it takes at most 36700160", False),
+        ("connection refused", False),
+        ("5500 no reply", False),
+        ("", False),
+    ],
+)
+def test_an_upstreams_words_are_not_taken_for_ours(quoted: str, theirs: bool) -> None:
+    assert spoken(quoted) is theirs

@@ -286,18 +286,27 @@ async def test_a_session_alone_does_nothing_that_could_not_be_undone(control: Co
         ("user.set", {"name": "bob", "disabled": True}),
         ("user.remove", {"name": "bob"}),
         ("user.invite", {"name": "bob"}),
+        ("user.invite", {"name": "ann@example.com", "accounts": ["ann@example.com"]}),
         ("token.add", {"name": "x", "scopes": ["read"]}),
         ("key.add", {}),
         ("key.rotate", {}),
         ("key.drop", {"id": "x"}),
         ("account.set", {"account": "ann@example.com", "host": "evil.example"}),
+        ("account.add", {"address": "ceo@example.com", "host": "evil.example", "password": "x" * 12}),
+        ("account.remove", {"account": "ann@example.com"}),
+        ("sender.add", {"pattern": "@example.com", "account": "ann@example.com"}),
+        ("sender.remove", {"pattern": "ann@example.com"}),
+        ("client.add", {"name": "eve", "networks": ["10.0.0.0/8"]}),
+        ("client.set", {"name": "eve"}),
+        ("client.remove", {"name": "eve"}),
+        ("queue.remove", {"filters": {"account": "ann@example.com"}}),
     ]
     before = await act(control, "audit", limit=1000)
     for action, arguments in attempts:
         assert await kind(web(control, session, action, **arguments)) == "proof", action
     assert await act(control, "audit", limit=1000) == before
     await web(control, session, "account.set", account="ann@example.com", per_minute=3)
-    await web(control, session, "user.invite", name="ann@example.com", accounts=["ann@example.com"])
+    await web(control, session, "account.suspend", account="ann@example.com")
     proved = await web(control, session, "me.prove", password=PASSWORD)
     renewed = {"session": proved["session"]}
     assert await kind(web(control, session, "me")) == "unauthenticated"  # a thief's copy of it ended

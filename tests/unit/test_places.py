@@ -65,7 +65,7 @@ async def answering(done: asyncio.Event) -> AsyncIterator[ControlClient]:
 
 
 def caller(name: str, client: ControlClient, *, is_owner: bool = True) -> Caller:
-    return Caller(name, is_owner, frozenset(), f"csrf {name}", client, {"session": name})
+    return Caller(name, is_owner, frozenset(), f"csrf {name}", 600, client, {"session": name})
 
 
 async def test_one_owner_fills_no_place_of_others_in_the_web_process() -> None:

@@ -56,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/queue/release", "queue.release"),
     Route("POST", "/queue/retry", "queue.retry"),
     Route("POST", "/queue/remove", "queue.remove"),
+    Route("GET", "/rejected", "rejected.list"),
     Route("GET", "/trace", "trace"),
     Route("GET", "/trace/{id}", "trace"),
     Route("GET", "/explain", "explain"),

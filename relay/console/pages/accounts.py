@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from relay.accounts.model import InDoubtPolicy
 from relay.accounts.presets import PRESETS
 from relay.console.identity import base_of
+from relay.console.pages import proof
 from relay.console.pages.asking import asking
 from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.render import page
@@ -20,6 +21,7 @@ from relay.control.refusal import ControlError
 router = APIRouter(include_in_schema=False)
 
 Secret = Annotated[str, Form(max_length=65_536)]
+_TO_FILL_IN_S = 300  # for a form, while the proof counts
 
 
 @router.get("/accounts")
@@ -33,7 +35,9 @@ async def accounts(request: Request, caller: Administrator) -> Response:
 
 @router.get("/accounts/new")
 async def new(request: Request, caller: Administrator, provider: str = "") -> Response:
-    """First the provider, then what that one needs."""
+    """First the provider, then what that one needs; whoever must prove who they are does it before they type."""
+    if caller.proof_s < _TO_FILL_IN_S:
+        return await proof.before(request, caller, "/accounts/new")
     return _form(request, caller, {"provider": provider if provider in PRESETS else ""}, None)
 
 
@@ -61,6 +65,8 @@ async def add(
             given["port"] = _port(port)
         await caller.call("account.add", {**given, **secret})
     except ControlError as refusal:
+        if refusal.kind == "proof":
+            raise
         return _form(request, caller, given | {"port": port, "auth": auth}, refusal)
     if invited:
         return await invite(request, caller, given["address"], given["address"])
@@ -86,18 +92,25 @@ async def show(request: Request, caller: Administrator, account: str, did: Annot
 
 @router.post("/accounts/{account}/limits")
 async def limits(
-    caller: Sent, account: str, max_connections: Text = "", per_minute: Text = "", per_day: Text = ""
+    request: Request,
+    caller: Sent,
+    account: str,
+    max_connections: Text = "",
+    per_minute: Text = "",
+    per_day: Text = "",
 ) -> Response:
     """Change its limits; an empty field is the provider's default."""
-    given = {"max_connections": max_connections, "per_minute": per_minute, "per_day": per_day}
-    arguments: dict[str, Any] = {name: _whole(name, text) for name, text in given.items() if text.strip()}
-    back = [name for name, text in given.items() if not text.strip()]
-    await caller.call("account.set", {"account": account, **arguments, **({"defaults": back} if back else {})})
+    given = await _changed(request, {"max_connections": max_connections, "per_minute": per_minute, "per_day": per_day})
+    arguments: dict[str, Any] = {name: _whole(name, text) for name, text in given.items() if text}
+    back = [name for name, text in given.items() if not text]
+    if given:
+        await caller.call("account.set", {"account": account, **arguments, **({"defaults": back} if back else {})})
     return _back(account, "saved")
 
 
 @router.post("/accounts/{account}/handling")
 async def handling(
+    request: Request,
     caller: Sent,
     account: str,
     owner: Text = "",
@@ -109,13 +122,20 @@ async def handling(
     fallback: Text = "",
 ) -> Response:
     """Change what is done with its mail: a choice that is not in the form stays as it is, empty fields are nobody."""
-    chosen = {"sent_copy": sent_copy, "in_doubt": in_doubt, "transport": transport, "fallback": fallback}
-    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value}
-    arguments["bounces"] = bounces.strip() or "none"
-    arguments |= {"owner": owner.strip()} if owner.strip() else {"defaults": ["owner"]}
-    if null_sender:
-        arguments["null_sender"] = null_sender == "yes"
-    await caller.call("account.set", {"account": account, **arguments})
+    choices = {"sent_copy": sent_copy, "in_doubt": in_doubt, "transport": transport, "fallback": fallback}
+    texts = {"owner": owner, "bounces": bounces}
+    given = await _changed(
+        request, texts | {name: value for name, value in (choices | {"null_sender": null_sender}).items() if value}
+    )
+    arguments: dict[str, Any] = {name: value for name, value in given.items() if name in choices}
+    if "bounces" in given:
+        arguments["bounces"] = given["bounces"] or "none"
+    if "owner" in given:
+        arguments |= {"owner": given["owner"]} if given["owner"] else {"defaults": ["owner"]}
+    if "null_sender" in given:
+        arguments["null_sender"] = given["null_sender"] == "yes"
+    if arguments:
+        await caller.call("account.set", {"account": account, **arguments})
     return _back(account, "saved")
 
 
@@ -166,11 +186,19 @@ def _form(request: Request, caller: Any, given: dict[str, Any], refusal: Control
         "account_new.html",
         caller=caller,
         status=STATUS[refusal.kind] if refusal is not None else 200,
-        presets=[one for one in PRESETS.values() if one.id != "default"],
+        presets=sorted(
+            (one for one in PRESETS.values() if one.id != "default"), key=lambda one: one.id == "custom"
+        ),  # whoever finds their provider needs to know no host
         preset=preset,
         given={"address": "", "login": "", "host": "", "port": "", "auth": "password"} | given,
         error=refusal,
     )
+
+
+async def _changed(request: Request, fields: dict[str, str]) -> dict[str, str]:
+    """The fields that are not as the page showed them: what another administrator changed meanwhile stays."""
+    form = await request.form()
+    return {name: value.strip() for name, value in fields.items() if form.get(f"was_{name}") != value.strip()}
 
 
 def _preset(facts: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import secrets
 import time
@@ -32,7 +33,7 @@ class Job:
     answer: Any = None
     refusal: ControlError | None = None
     task: asyncio.Task[None] | None = None
-    typed: bool = False  # with a password that is not stored
+    typed: bytes = b""  # of the password that it was made with and that is not stored: see `_mark`
     what: str = ""  # is asked; "": nobody else is to join it
 
     @property
@@ -46,6 +47,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._key = secrets.token_bytes(32)
 
     def start(self, caller: Caller, action: str, arguments: Mapping[str, Any]) -> Job:
         """Have the daemon do it in the caller's name. Raises ControlError (throttled) when too many are under way."""
@@ -57,7 +59,8 @@ class Jobs:
             del self._jobs[past.id]  # their own oldest, so nobody takes the places of others
         if len(self._jobs) >= (_MOST - _RESERVED if caller.owner else _MOST):
             raise ControlError("too much is under way already", "try again in a minute", "throttled", 60)
-        job = Job(secrets.token_urlsafe(16), caller.name, time.monotonic(), typed="password" in arguments)
+        typed = self._mark(arguments) if "password" in arguments else b""
+        job = Job(secrets.token_urlsafe(16), caller.name, time.monotonic(), typed=typed)
         job.task = asyncio.create_task(_run(job, caller, action, dict(arguments)), name=f"job {action}")
         self._jobs[job.id] = job
         return job
@@ -81,6 +84,17 @@ class Jobs:
         if job is None or job.owner != caller.name:
             raise ControlError("there is no such test or check any more", "start it again", "not-found")
         return job
+
+    def worked(self, caller: Caller, account: str, password: str) -> bool:
+        """Did this person's latest test of that very password go well?"""
+        mark = self._mark({"account": account, "password": password})
+        tests = [job for job in self._of(caller) if job.done and job.typed == mark]
+        return bool(tests) and tests[-1].answer is not None and bool(tests[-1].answer["ok"])
+
+    def _mark(self, arguments: Mapping[str, Any]) -> bytes:
+        """Tells one password from another, for as long as this process lives, and is of no use elsewhere."""
+        typed = f"{arguments['account']}\0{arguments['password']}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(typed, key=self._key, digest_size=32).digest()
 
     def _of(self, caller: Caller) -> list[Job]:
         return [job for job in self._jobs.values() if job.owner == caller.name]

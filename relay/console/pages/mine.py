@@ -46,7 +46,9 @@ async def save(request: Request, caller: Sent, account: str, password: Secret = 
         await caller.call("account.set_password", {"account": account, "password": password})
     except ControlError as error:
         return await _mail(request, caller, account, refusal=error)
-    return RedirectResponse(f"/mail/{account}?did=saved", 303)
+    jobs: Jobs = request.app.state.jobs
+    did = "working" if jobs.worked(caller, account, password) else "saved"
+    return RedirectResponse(f"/mail/{account}?did={did}", 303)
 
 
 @router.post("/mail/{account}/test")

@@ -42,6 +42,18 @@ async def remove(request: Request, caller: Sent, name: Text, sure: Text = "") ->
     return RedirectResponse("/users", 303)
 
 
+@router.post("/users/second-factor")
+async def reset_second_factor(request: Request, caller: Sent, name: Text, sure: Text = "") -> Response:
+    """For whoever lost their phone, keys and recovery codes: they are signed out, and start anew."""
+    if not sure:
+        question = (
+            f"Take the second factor from {name}? Codes, passkeys and recovery codes end, and they are signed out."
+        )
+        return asking(request, caller, question, {"name": name}, yes="Reset it", back="/users")
+    reset = await caller.call("user.set", {"name": name, "reset_second_factor": True})
+    return await _people(request, caller, reset=reset)
+
+
 @router.post("/users/token")
 async def token(request: Request, caller: Sent, name: Text) -> Response:
     """A token, shown once."""
@@ -59,8 +71,18 @@ async def revoke(request: Request, caller: Sent, name: Text, sure: Text = "") ->
     return RedirectResponse("/users", 303)
 
 
-async def _people(request: Request, caller: Caller, made: dict[str, Any] | None = None) -> Response:
+async def _people(
+    request: Request, caller: Caller, *, made: dict[str, Any] | None = None, reset: dict[str, Any] | None = None
+) -> Response:
     users, tokens, accounts = await asyncio.gather(*map(caller.call, ("user.list", "token.list", "account.list")))
     return page(
-        request, "users.html", caller=caller, users=users, tokens=tokens, accounts=accounts, scopes=SCOPES, made=made
+        request,
+        "users.html",
+        caller=caller,
+        users=users,
+        tokens=tokens,
+        accounts=accounts,
+        scopes=SCOPES,
+        made=made,
+        reset=reset,
     )

@@ -31,9 +31,12 @@ Field = Annotated[str, Form(max_length=1024)]
 Answer = Annotated[str, Form(max_length=16_384)]
 _CARRIED = "with:"  # before the names of fields of the form that goes on
 _SECRET = frozenset({"password", "again", "current", "code", "answer", "ceremony"})  # never rendered, so not carried
-_FORMS = re.compile(
-    r"/(?:users|profile|system|accounts)(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+"
-)  # of this console, nothing behind
+_FORMS = re.compile(  # of this console, nothing behind
+    r"/(?:senders|clients|queue|(?:users|profile|system|accounts|senders|clients)"
+    r"(?:/[A-Za-z0-9_~@+-][A-Za-z0-9._~@+-]*)+)"
+)
+_PAGES = ("/profile", "/users", "/system")
+GOES_ON = "form"  # the value of `then`: the form that was held up, not the page it stands on
 
 
 async def asked(request: Request, error: ControlError) -> Response:
@@ -43,27 +46,49 @@ async def asked(request: Request, error: ControlError) -> Response:
     sent = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and name != CSRF_FIELD]
     target, carried = request.url.path, [(name, value) for name, value in sent if name not in _SECRET]
     if target == "/again":
-        target = str(form.get("to", ""))
+        target, then = str(form.get("to", "")), str(form.get("then", ""))
         carried = [(name.removeprefix(_CARRIED), value) for name, value in carried if name.startswith(_CARRIED)]
-    elif len(carried) < len(sent):
-        target = _page_of(target)
+        return await _question(request, caller, target, carried, then=then, error=error)
+    typed = any(name in _SECRET and value for name, value in sent)
+    return await _question(
+        request, caller, _page_of(target) if typed else target, carried, then="" if typed else GOES_ON
+    )
+
+
+async def before(request: Request, caller: Caller, to: str) -> Response:
+    """The same question before a form with a secret is filled in at all: nobody has to type that twice."""
+    return await _question(request, caller, to, [], then="", status=200)
+
+
+async def _question(
+    request: Request,
+    caller: Caller,
+    to: str,
+    carried: list[tuple[str, str]],
+    *,
+    then: str,
+    error: ControlError | None = None,
+    status: int = STATUS["proof"],
+) -> Response:
     return page(
         request,
         "again.html",
         caller=caller,
-        status=STATUS[error.kind],
-        error=error if request.url.path == "/again" else None,
+        status=status,
+        error=error,
         me=await caller.call("me"),
-        to=target,
-        back=_page_of(target),
+        to=to,
+        then=then,
+        lost=request.method == "POST" and then != GOES_ON,
+        back=_page_of(to),
         carried=[(f"{_CARRIED}{name}", value) for name, value in carried],
     )
 
 
 @router.post("/again")
 async def again(
-    request: Request, caller: Sent, to: Field = "", password: Field = "", code: Field = "", ceremony: Field = "",
-    answer: Answer = "",
+    request: Request, caller: Sent, to: Field = "", then: Field = "", password: Field = "", code: Field = "",
+    ceremony: Field = "", answer: Answer = "",
 ) -> Response:  # fmt: skip
     """Prove it; then the form goes on by itself, without scripts by a button."""
     given = {"password": password, "code": code, "ceremony": ceremony, "answer": answer}
@@ -75,7 +100,7 @@ async def again(
         if name.startswith(_CARRIED) and isinstance(value, str)
     ]
     gone_on: Response
-    if _FORMS.fullmatch(to) and to != _page_of(to):
+    if then == GOES_ON and _FORMS.fullmatch(to):
         fresh = await renewed(request, proved)
         gone_on = page(request, "go_on.html", caller=fresh, to=to, back=_page_of(to), carried=carried)
     else:
@@ -108,5 +133,5 @@ def _page_of(form: str) -> str:
     """The page on which the form of that address stands."""
     parts = form.split("/")
     if not _FORMS.fullmatch(form):
-        return form if form in ("/profile", "/users", "/system") else "/profile"
+        return form if form in _PAGES else "/profile"
     return "/".join(parts[:3]) if parts[1] == "accounts" else f"/{parts[1]}"

@@ -27,6 +27,7 @@ SETTLED = ("relayed", "returned", "bounced", "expired")
 FILTERS = ("account", "state", "sender", "recipient", "client", "older_than")
 _ROWS = 100
 _FOUND = 50
+_FEW = 10
 _VERBS = {"retry": "Try", "hold": "Hold", "release": "Release", "remove": "Give up"}
 
 Asked = Annotated[str, Query(max_length=320)]
@@ -87,17 +88,32 @@ async def find(request: Request, caller: Administrator, q: Asked = "") -> Respon
     wanted = q.strip()
     if not wanted:
         return RedirectResponse("/queue", 303)
-    found = await _found(caller, wanted)
-    if len(found) == 1:
+    found, rejected = await asyncio.gather(
+        _found(caller, wanted), caller.call("rejected.list", {"address": wanted, "limit": _FEW})
+    )
+    if len(found) == 1 and not rejected:
         return RedirectResponse(f"/queue/{found[0]['id']}", 303)
+    others = [] if found or rejected else await caller.call("rejected.list", {"limit": _FEW})
     return page(
         request,
         "found.html",
         caller=caller,
         q=wanted,
         found=[{**story, "ends": _ends(story)} for story in reversed(found)],
+        rejected=rejected,
+        others=others,
         most=_FOUND,
-        status=200 if found else 404,
+        status=200 if found or rejected else 404,
+    )
+
+
+@router.get("/rejected")
+async def rejected(request: Request, caller: Administrator, address: Asked = "") -> Response:
+    """What the front door refused lately: mail that is nowhere else."""
+    wanted = {"limit": _ROWS, **({"address": address.strip()} if address.strip() else {})}
+    told, nodes = await asyncio.gather(caller.call("rejected.list", wanted), caller.call("node.list"))
+    return page(
+        request, "rejected.html", caller=caller, rejected=told, address=address.strip(), most=_ROWS, nodes=len(nodes)
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from relay import __version__
 from relay.console.identity import Caller
 from relay.mail.counted import counted
+from relay.mail.reply import spoken
 
 _FOLDER = Path(__file__).parent.parent / "templates"
 _ENTRANCE = ("base.html", "macros.html", "login.html", "overview.html", "overview_live.html", "mine.html", "mail.html")
@@ -28,6 +29,8 @@ _BREATH_S = 0.05
 _BUTTON = r"`?relay account (?:set-password|connect|test|resume) [^\s`,;)]*[^\s`,;).](?: --imap)?`?"
 _COMMAND = re.compile(rf" \({_BUTTON}(?:, {_BUTTON})*\)|(?:: | with ){_BUTTON}(?=[;,.]\s|[;,.]?$)")
 _RESUME = re.compile(r"^`?relay account resume \S+$")
+_AND_RESUME = re.compile(r"(?<=ress Test) and resume(?: the account)?")
+_STORE = re.compile(r"^Store the right password(?: with| in)?$")
 
 
 def _moment(value: object) -> Markup:
@@ -44,6 +47,26 @@ def _without_command(step: object) -> str:
     """A step of a remedy without what is to be typed in a terminal."""
     text = str(step)
     return "Press Resume." if _RESUME.match(text) else _COMMAND.sub("", text)
+
+
+def _for_owner(step: str) -> str:
+    """A step for whoever has no button to resume an account: it goes on by itself once the login is right."""
+    return _STORE.sub("Type the right password above, and press Test", _AND_RESUME.sub("", step))
+
+
+def _coded(text: object) -> Markup:
+    """What stands between backticks as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)
+    )
+
+
+def _voice(reply: object) -> str:
+    """Whose words follow: an upstream's, whatever they pretend, or ours."""
+    return "The provider said:" if spoken(str(reply)) else "What happened:"
 
 
 def _facts(detail: Mapping[str, Any]) -> str:
@@ -82,7 +105,7 @@ def _size(octets: object) -> str:
 def _sentence(text: object) -> str:
     """With a capital in front; the rest stays as it is."""
     words = str(text)
-    return words[:1].upper() + words[1:]
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]  # iCloud
 
 
 def _parted(line: str) -> dict[str, Any]:
@@ -113,6 +136,9 @@ _TEMPLATES.filters |= {
     "sentence": _sentence,
     "without_command": _without_command,
     "facts": _facts,
+    "voice": _voice,
+    "for_owner": _for_owner,
+    "coded": _coded,
     "counted": counted,
     "parted": _parted,
 }

@@ -14,6 +14,9 @@ from relay.console.pages.callers import Administrator, Sent, Text
 from relay.console.pages.jobs import Job, Jobs
 from relay.console.pages.render import page, wants_fragment
 from relay.console.pages.shared import sent, shared
+from relay.diagnosis.catalogue import entry_by_id
+from relay.diagnosis.conditions import CONDITIONS
+from relay.mail.ids import parse_id
 
 router = APIRouter(include_in_schema=False)
 
@@ -56,6 +59,8 @@ async def rotating(request: Request, caller: Administrator, job_id: str) -> Resp
     """How far it has come; without scripts the page loads itself again."""
     jobs: Jobs = request.app.state.jobs
     job = jobs.of(caller, job_id)
+    if wants_fragment(request) and job.done:
+        return Response(headers={"hx-redirect": f"/system/rotate/{job.id}"})  # the counts of the keys, too
     if wants_fragment(request):
         return page(request, "rotation.html", caller=caller, job=job)
     return await _system(request, caller, job)
@@ -78,7 +83,7 @@ async def check(request: Request, caller: Administrator, login: bool = False) ->
     job = jobs.joined(caller, "check", {"login": login})
     if job.task is not None:
         await asyncio.wait((job.task,), timeout=_CHECK_S)
-    return page(request, "check.html", caller=caller, job=job, login=login)
+    return await _checked(request, "check.html", caller, job, login=login)
 
 
 @router.get("/system/check/{job_id}")
@@ -86,7 +91,15 @@ async def checking(request: Request, caller: Administrator, job_id: str, login: 
     """How far it has come; without scripts the page loads itself again."""
     jobs: Jobs = request.app.state.jobs
     template = "check_lines.html" if wants_fragment(request) else "check.html"
-    return page(request, template, caller=caller, job=jobs.of(caller, job_id), login=login)
+    return await _checked(request, template, caller, jobs.of(caller, job_id), login=login)
+
+
+async def _checked(request: Request, template: str, caller: Caller, job: Job, *, login: bool) -> Response:
+    """Its lines up to now; once they are all here, with the accounts that they are about."""
+    accounts = await caller.call("account.list") if job.done else []
+    known = {account["address"] for account in accounts}
+    lines = [{**line, "account": _account_in(line, known)} for line in job.steps]
+    return page(request, template, caller=caller, job=job, lines=lines, login=login)
 
 
 @router.get("/audit")
@@ -105,7 +118,15 @@ async def notices(
     """What was told to whom about trouble and returned mail."""
     wanted = {"limit": _SHOWN, **({"account": account} if account else {})}
     (rows, refusal), accounts = await asyncio.gather(caller.listed("notice.list", wanted), caller.call("account.list"))
-    return page(request, "notices.html", caller=caller, rows=rows, account=account, accounts=accounts, refusal=refusal)
+    return page(
+        request,
+        "notices.html",
+        caller=caller,
+        rows=[{**row, **_subject(row["about"])} for row in rows],
+        account=account,
+        accounts=accounts,
+        refusal=refusal,
+    )
 
 
 @router.get("/explain")
@@ -124,6 +145,21 @@ async def explain(
         unknown=unknown[:_SHOWN],
         refusal=refusal,
     )
+
+
+def _account_in(line: dict[str, str], known: set[str]) -> str:
+    """The account that a line of the check is about, unless all is well with it."""
+    words = line["text"].replace(":", " ").split() if line["status"] != "ok" and line["item"] == "account" else []
+    return next((word for word in words if word in known), "")
+
+
+def _subject(about: str) -> dict[str, str]:
+    """What a notice is about, for people: a message (`of`), or a cause in words."""
+    known = entry_by_id(about) or CONDITIONS.get(about)
+    return {
+        "of": about if parse_id(about) is not None and known is None else "",
+        "cause": known.cause if known is not None else "",
+    }
 
 
 async def _system(request: Request, caller: Caller, job: Job | None = None) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 from relay.accounts.normalise import normalise
 from relay.control.access import rows
 from relay.control.access.model import NOT_BY_TOKEN, OWNED, PERSONAL, SCOPE_OF, Principal, needs_proof
-from relay.control.access.proof import demand
+from relay.control.access.proof import demand, left_s
 from relay.control.context import Control, ControlError, now_ms
 
 
@@ -75,4 +75,4 @@ async def principal(control: Control) -> dict[str, Any]:
     found = control.principal
     if found is None:
         raise ControlError("nobody is signed in", "sign in", "unauthenticated")
-    return {**found.facts(), "csrf": found.csrf}
+    return {**found.facts(), "csrf": found.csrf, "proof_s": left_s(found)}

@@ -58,7 +58,7 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "read": (
         *("account.list", "account.show", "account.logins", "sender.list", "sender.which", "client.list"),
         *("client.show", "client.try", "queue.list", "queue.show", "queue.count", "queue.summary", "trace", "explain"),
-        *("node.list", "overview", "settings.show", "notice.list", "explain.unknown"),
+        *("node.list", "overview", "settings.show", "notice.list", "explain.unknown", "rejected.list"),
     ),
     "queue": ("queue.hold", "queue.release", "queue.retry", "queue.remove"),
     "accounts": (
@@ -88,7 +88,10 @@ NOT_BY_TOKEN: Final = frozenset({"token.add", "token.remove"})
 _PROVED: Final = frozenset(
     {"me.password", "me.totp_begin", "me.totp_finish", "me.totp_remove", "me.recovery_codes"}
     | {"me.passkey_begin", "me.passkey_finish", "me.passkey_remove"}
-    | {"user.add", "user.set", "user.remove", "token.add", "key.add", "key.rotate", "key.drop"}
+    | {"user.add", "user.set", "user.remove", "user.invite", "token.add", "key.add", "key.rotate", "key.drop"}
+    # Where mail goes, and who may send as whom: an account of its own takes over the sender of its address.
+    | {"account.add", "account.remove", "sender.add", "sender.remove", "client.add", "client.set", "client.remove"}
+    | {"queue.remove"}  # what it gives up is gone; held or suspended mail is not
 )
 # What of an account may be changed with a session alone: nothing of where its mail and its secrets go.
 _HARMLESS: Final = frozenset(

@@ -1,4 +1,4 @@
-"""Asks again who it is: what could not be undone is not done with a session alone, which may be stolen."""
+"""Asks again who it is: what cannot be undone or moves mail takes more than a session, which may be stolen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from relay.control.refusal import ControlError
 PROVED_S = 600  # a proof counts as long
 
 
+def left_s(principal: Principal) -> int:
+    """For how many seconds the proof of this person counts; 0: it does not."""
+    age_ms = now_ms() - principal.proved_at
+    return max(0, PROVED_S - age_ms // 1000) if age_ms >= 0 else 0
+
+
 def demand(principal: Principal) -> None:
     """Raises ControlError (proof) unless this person proved within ten minutes who they are."""
-    if not 0 <= now_ms() - principal.proved_at <= PROVED_S * 1000:
+    if not left_s(principal):
         raise ControlError(
             "this needs a fresh proof that it is you",
             "give your password again, with the second factor if you have one, or use a passkey",

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from relay.control.access.model import Principal, Role, User
 from relay.database.schema import (
     accounts,
+    api_answers,
     api_tokens,
     console_grants,
     console_invitations,
@@ -95,9 +96,17 @@ def remove_user(connection: Connection, user_id: int) -> None:
     end_sessions(connection, user_id)
     end_invitations(connection, user_id)
     end_second_factors(connection, user_id)
+    name = connection.scalar(select(users.c.name).where(users.c.id == user_id))
+    tokens = connection.scalars(select(api_tokens.c.name).where(api_tokens.c.user_id == user_id)).all()
+    forget_answers(connection, f"console:{name}", *(f"token:{token}" for token in tokens))
     connection.execute(delete(api_tokens).where(api_tokens.c.user_id == user_id))
     connection.execute(delete(console_grants).where(console_grants.c.user_id == user_id))
     connection.execute(delete(users).where(users.c.id == user_id))
+
+
+def forget_answers(connection: Connection, *principals: str) -> None:
+    """What was kept for their Idempotency-Keys: whoever has such a name next is somebody else."""
+    connection.execute(delete(api_answers).where(api_answers.c.principal.in_(principals)))
 
 
 def end_second_factors(connection: Connection, user_id: int) -> None:

@@ -82,6 +82,7 @@ async def token_remove(control: Control, *, name: str) -> dict[str, Any]:
     def work(connection: Connection) -> None:
         if connection.execute(delete(api_tokens).where(api_tokens.c.name == name)).rowcount == 0:
             raise ControlError(f"there is no token {shown(name)}", "`relay console tokens` shows them", "not-found")
+        rows.forget_answers(connection, f"token:{name}")
 
     await control.change("token.remove", name, {}, work)
     return {"removed": name}
