@@ -20,7 +20,8 @@ _LINES = frozenset({"line", "command"})  # keys that carry protocol lines
 _UNIQUE = frozenset({"message_id", "header_message_id", "session_id", "delivery_id", "reply", "detail"})
 # Keys whose values are always our own constant text: masking a word of it would tell that the word is a password.
 _OWN = frozenset({"cause", "remedy"})
-_MAX_HARMLESS = 4096
+_MAX_HARMLESS, _MAX_PASSING = 4096, 64
+_IDS = frozenset({"message_id", "session_id"})
 _OUR_ID = 13  # characters of `mail.ids.format_id`, which no secret gets into
 _PLAIN = frozenset({int, float, bool, type(None)})
 _ordinary: set[str] = set()  # keys found to need no care; they come from the source, so they are few
@@ -33,20 +34,21 @@ def clean_fields(fields: dict[str, Any]) -> None:
 
     Addresses, states and causes come again and again: those found harmless are looked at once.
     """
-    harmless = LIVE.harmless
+    harmless, passing = LIVE.harmless, LIVE.passing
     for key, value in fields.items():
         if key not in _ordinary:
             break
         kind = value.__class__
         if kind is str:
-            if value in harmless or (key == "message_id" and len(value) == _OUR_ID):
+            if value in harmless or value in passing or (key in _IDS and len(value) == _OUR_ID):
                 continue
             if len(value) > SHORT or not value.isprintable() or (key not in _OWN and LIVE.touches(value)):
                 break
-            if key not in _UNIQUE and key not in _OWN:
-                if len(harmless) >= _MAX_HARMLESS:
-                    harmless.clear()
-                harmless.add(value)
+            if key not in _OWN:
+                known, most = (passing, _MAX_PASSING) if key in _UNIQUE else (harmless, _MAX_HARMLESS)
+                if len(known) >= most:
+                    known.clear()
+                known.add(value)
         elif kind not in _PLAIN:
             break
     else:
