@@ -62,6 +62,8 @@ class _View:
         self.networks = sorted(networks.items(), key=lambda item: -item[0][1])  # longest prefix first
 
     def client_for(self, address: IPAddress) -> Client | None:
+        if not self.networks:
+            return None
         number, width = int(address), address.max_prefixlen
         for (version, length), clients in self.networks:
             if version == address.version:

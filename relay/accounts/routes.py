@@ -40,13 +40,17 @@ def candidates(reverse_path: str) -> tuple[tuple[Step, str], ...]:
 
 
 class RouteTable:
-    """The registered senders, for look-up by address. Immutable; one look-up is a few dictionary reads."""
+    """The registered senders, for look-up by address. Immutable, so that it remembers what it was asked."""
 
     def __init__(self, senders: Iterable[Sender]) -> None:
         self._senders = {sender.pattern: sender for sender in senders}
+        self._remembered = lru_cache(maxsize=1024)(self._look_up)
 
     def route(self, reverse_path: str) -> Route | None:
         """Where mail of `reverse_path` ("": null) goes, or None: no account may send as this address."""
+        return self._remembered(reverse_path)
+
+    def _look_up(self, reverse_path: str) -> Route | None:
         for step, pattern in candidates(reverse_path):
             sender = self._senders.get(pattern)
             if sender is not None:

@@ -224,9 +224,9 @@ class Lane:
 
     def take(self, upstream: Upstream) -> Attempt | None:
         """The next attempt for a connection to `upstream`, or None: empty, held back, or the settings changed."""
-        if upstream != self.upstream or (self.suspended and not self.probing) or not self._services.flowing():
+        if upstream is not self.upstream and upstream != self.upstream:  # the first spares the second, nearly always
             return None
-        if not self.leased:
+        if (self.suspended and not self.probing) or not self.leased or not self._services.flowing():
             return None
         now = time.monotonic()
         if self.resting_until > now or (self.active and not self._proven):

@@ -30,6 +30,10 @@ log = get_logger()
 _MOST_DOUBTFUL = 3  # attempts after which a delivery that is in doubt again waits for an operator
 
 _STRENGTH: dict[type, int] = {Strike: 1, Rest: 2, Suspend: 3}
+# A member is looked up by a function of enum's each time it is named: not for every message.
+_RELAYED, _HELD = State.RELAYED, State.HELD
+_LATER = (State.DEFERRED, State.IN_DOUBT)
+_OPEN = (*_LATER, State.QUEUED)
 
 
 @dataclass(slots=True)
@@ -81,8 +85,8 @@ def record(
             continue
         settlement = _settle(attempt, delivery, verdict, facts, diagnosis, settings, now, chance, elapsed)
         result.settlements.append(settlement)
-        result.accepted += settlement.state is State.RELAYED
-        if settlement.state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED):
+        result.accepted += settlement.state is _RELAYED
+        if settlement.state in _OPEN:
             result.due_at = min(result.due_at or settlement.due_at, settlement.due_at)
         if _STRENGTH.get(type(verdict.lane), 0) > _STRENGTH.get(type(result.lane), 0):
             result.lane, result.diagnosis, result.reply = verdict.lane, diagnosis, _quoted(facts)
@@ -110,26 +114,23 @@ def _settle(
     elapsed: int,
 ) -> Settlement:
     state, due_at, message = verdict.state, now, attempt.message
-    if state is State.IN_DOUBT and delivery.possible_duplicate and delivery.attempts >= _MOST_DOUBTFUL:
-        state = State.HELD  # an upstream that never answers rightly would get a copy an hour, for days
-    if state in (State.DEFERRED, State.IN_DOUBT) and not verdict.at_once:
+    if delivery.possible_duplicate and state is State.IN_DOUBT and delivery.attempts >= _MOST_DOUBTFUL:
+        state = _HELD  # an upstream that never answers rightly would get a copy an hour, for days
+    if state in _LATER and not verdict.at_once:
         first_s = (diagnosis.pause_for_s if diagnosis is not None else None) or settings.first_retry_s
         wait = backoff_s(delivery.attempts + 1, first_s=first_s, longest_s=settings.max_retry_s)
         due_at = now + int(jittered(wait, chance) * 1000)
-    if (
-        state in (State.DEFERRED, State.IN_DOUBT, State.QUEUED)
-        and now - message.accepted_at >= settings.lifetime_s * 1000
-    ):
+    if state in _OPEN and now - message.accepted_at >= settings.lifetime_s * 1000:
         state = State.EXPIRED
-    if state is State.HELD:
+    if state is _HELD:
         due_at = 1 << 52
     entry = facts.record(diagnosis.id if diagnosis is not None else "", elapsed)
     doubtful = verdict.possible_duplicate or delivery.possible_duplicate
     owes, copy = None, False
-    if state is not State.RELAYED or message.asks:  # a plain success owes nobody anything
+    if state is not _RELAYED or message.asks:  # a plain success owes nobody anything
         owes = owing(message, delivery, state, passed_on=attempt.passed_on)
     if attempt.upstream.sent_copy:
-        copy = state is State.RELAYED and not message.notice
+        copy = state is _RELAYED and not message.notice
     return Settlement(delivery, state, due_at, entry, possible_duplicate=doubtful, owes=owes, copy=copy)
 
 
@@ -206,7 +207,7 @@ def _log_delivery(
             **more,
         )
         return
-    if settlement.state in (State.DEFERRED, State.IN_DOUBT):
+    if settlement.state in _LATER:
         more["retry_in_s"] = max(0, settlement.due_at - now) // 1000
     final = settlement.state in (State.BOUNCED, State.EXPIRED, State.HELD)
     if final or not diagnosis.retry:  # else the relay sees to it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from aiosmtpd.smtp import SMTP
 
@@ -18,44 +18,66 @@ _WRITE_BOUND = 64 * 1024  # octets of replies that a client has not read
 
 
 class Connection(SMTP):
-    """Of aiosmtpd it keeps: the life of a connection, reader and writer, STARTTLS, the session object.
+    """Of aiosmtpd it keeps: reader and writer, STARTTLS with its bookkeeping.
 
-    Replaced: the constructor (70 us of introspection), the timer (`Watch`).
+    Replaced: the constructor (70 us of introspection), the timer (`Watch`), and when reader, writer and the session's
+    task are made: once there is something to wait for, which most sessions have for a moment only.
     """
 
-    def __init__(self, door: Door) -> None:
-        loop = self.loop = door.loop
-        asyncio.StreamReaderProtocol.__init__(
-            self, asyncio.StreamReader(limit=MAX_COMMAND - 1, loop=loop), self._cb_client_connected, loop=loop
-        )
-        # What the parts of SMTP read that stay in use:
-        self.tls_context = door.tls_context
-        self.session: Any = None
-        self.transport: Any = None
-        self._handle_hooks: dict[str, Any] = {}
-        self._tls_protocol: Any = None
-        self._original_transport: Any = None
-        self._handler_coroutine: asyncio.Task[None] | None = None
-        # Our own:
+    # What the parts of SMTP read that stay in use:
+    session: Any = None
+    transport: Any = None
+    _handle_hooks: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    _tls_protocol: Any = None
+    _original_transport: Any = None
+    _handler_coroutine: asyncio.Task[None] | None = None  # not: there is nothing to wait for but the next command
+    _reader: asyncio.StreamReader | None = None  # type: ignore[assignment]
+
+    def __init__(self, door: Door, *, tls: bool) -> None:
+        """`tls`: it is up already."""
+        self.loop = door.loop
         self._door = door
+        self._tls = tls
         self._watch: Watch | None = None
         self._out: list[bytes] = []  # replies not yet written: one segment for a group of commands
         self._closing = ""  # why
+        self._half_closed = False  # the client sends no more
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A new connection; or the same one again, under TLS now."""
+        if self._original_transport is not None:
+            super().connection_made(transport)
+            return
+        self.transport = transport
+        self._watch = Watch(self.loop, self._door.settings, self._end_by_timer)
+
+    @property
+    def begun(self) -> bool:
+        """`connection_made` was called, so `connection_lost` will be, or was."""
+        return self._watch is not None
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """`Watch` takes its place."""
-        if self._watch is None:
-            self._watch = Watch(self.loop, self._door.settings, self._end_by_timer)
+
+    def _open_streams(self) -> asyncio.StreamReader:
+        """Reader and writer, as asyncio makes them for a new connection; what comes from now on goes there."""
+        if self._reader is None:
+            reader = asyncio.StreamReader(limit=MAX_COMMAND - 1, loop=self.loop)
+            asyncio.StreamReaderProtocol.__init__(self, reader, self._cb_client_connected, loop=self.loop)
+            asyncio.StreamReaderProtocol.connection_made(self, self.transport)
+            if self._half_closed:
+                reader.feed_eof()
+            self._reader = reader
+        return self._reader
 
     async def push(self, status: str | bytes) -> None:
         """The one thing aiosmtpd still says: STARTTLS may begin."""
         self.transport.write(replies.TLS_READY.to_wire())
 
     @property
-    def _buffer(self) -> bytearray:
+    def _buffer(self) -> bytes | bytearray:
         """What the reader holds. It has no public way to ask; aiosmtpd looks there too."""
-        buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]
-        return buffer
+        return self._reader._buffer if self._reader is not None else b""  # type: ignore[attr-defined]
 
     async def _flush(self) -> None:
         """Write the replies to a group of commands (RFC 2920 3.2); wait for a client that does not read them."""
@@ -87,4 +109,5 @@ class Connection(SMTP):
     def _shut(self) -> None:
         assert self._watch is not None
         self.transport.close()
-        self._watch.linger(LINGER_S)
+        if self._tls or self.transport.get_write_buffer_size():  # else nothing can keep it open
+            self._watch.linger(LINGER_S)

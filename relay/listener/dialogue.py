@@ -47,7 +47,8 @@ class Transaction:
 class Dialogue:
     """Turns a command line into a reply. `closing` is why the session ends behind that reply, when it does."""
 
-    def __init__(self, door: Door, peer: Peer) -> None:
+    def __init__(self, door: Door, peer: Peer, *, tls: bool) -> None:
+        """`tls`: it is up already."""
         self._door = door
         self.peer = peer
         self.session = door.queue.new_id()
@@ -56,7 +57,7 @@ class Dialogue:
         self._errors = 0
         self.helo = ""
         self.extended = False
-        self.tls = False
+        self.tls = tls
         self.transaction = Transaction()
         self.closing = ""
 
@@ -123,7 +124,8 @@ class Dialogue:
             return self.refuse(replies.HELO_NAME)
         self.helo = argument.decode("utf-8", "replace") or "unknown"
         self.extended = extended
-        self.transaction = Transaction()
+        if self.transaction.open:
+            self.transaction = Transaction()
         return reply
 
     def _mail(self, argument: bytes) -> bytes:

@@ -111,7 +111,7 @@ class Entrance(asyncio.BufferedProtocol):
         assert self._session is not None
         self._leave()
         error = ConnectionAbortedError("cancelled") if done.cancelled() else done.exception()
-        if error is None and self._session.session is None:
+        if error is None and not self._session.begun:
             error = ConnectionResetError("connection lost")  # the future is told of no error then
         if error is not None:
             self._door.policy.leave(self._admitted)

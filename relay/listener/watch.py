@@ -76,6 +76,7 @@ class Watch:
     def stop(self) -> None:
         """The connection is gone."""
         self._timer.cancel()
+        del self._expired  # the session's: it and this would wait for the collector of cycles
 
     def _look(self) -> None:
         now = self._loop.time()

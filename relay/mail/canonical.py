@@ -46,11 +46,13 @@ class Canonicaliser:
         if self._tail:
             data = self._tail + data
             self._tail = b""
-        dotted = data.find(b".") >= 0 and data.find(b"\r\n.") >= 0  # the first is ten times as fast, and often enough
-        if dotted and (end := data.find(_END)) >= 0:
+        dot = data.find(b"\r\n.") if b"." in data else -1  # the second is ten times as fast, and often enough
+        dotted = dot >= 0
+        if dotted and (end := data.find(_END, dot)) >= 0:
             self.ended = True
             self.rest = data[end + len(_END) :]
             data = data[: end + 2]
+            dotted = dot < end
         elif data.endswith(_OPEN):
             held = next(len(opening) for opening in _OPEN if data.endswith(opening))
             self._tail = data[-held:]

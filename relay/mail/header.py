@@ -14,12 +14,14 @@ MAX_HEADER = 102_400  # octets of a header section
 MAX_RECEIVED = 50  # hops (RFC 5321 6.3)
 MAX_OWN_MARKS = 2
 
-_FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.M)  # RFC 5322 2.2; a space before the colon is obsolete, 4.5
+# Of a section with an empty line put in front: each begins with octets to look for, which is several times as fast.
+_FIELDS = re.compile(rb"\r\n([!-9;-~]+)[ \t]*:")  # RFC 5322 2.2; a space before the colon is obsolete, 4.5
 _FOLDED = rb"[ \t]*(?:\r\n[ \t]+)*"
+_BEGINNING = re.compile(rb"[!-9;-~]+[ \t]*:")
 _NO_FIELD = re.compile(rb"^(?![ \t]|[!-9;-~]+[ \t]*:)", re.M)
 _SECRET = re.compile(rb"^(?:bcc|resent-bcc|return-path)[ \t]*:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*", re.M | re.I)
-_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:" + _FOLDED + rb"([^\r\n]*)", re.M | re.I)
-_FROM = re.compile(rb"^from[ \t]*:" + _FOLDED + rb"([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.M | re.I)
+_MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:" + _FOLDED + rb"([^\r\n]*)", re.I)
+_FROM = re.compile(rb"\r\nfrom[ \t]*:" + _FOLDED + rb"([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.I)
 _REMOVED = {b"bcc", b"resent-bcc", b"return-path"}
 _UNSAFE = re.compile(r"[^0-9A-Za-z._:\[\]-]")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -94,9 +96,9 @@ class HeaderSurgeon:
         end = held.find(b"\r\n\r\n")
         if end >= 0:
             return self._operate(end + 2)
-        if len(held) <= MAX_HEADER and (b"\r\n" not in held or _FIELD.match(held)):
+        if len(held) <= MAX_HEADER and (b"\r\n" not in held or _BEGINNING.match(held)):
             return b""
-        if b"\r\n" not in held and _FIELD.match(held):
+        if b"\r\n" not in held and _BEGINNING.match(held):
             raise HeaderTooLarge
         return self._operate(held.rfind(b"\r\n") + 2 if b"\r\n" in held else 0, open_ended=True)
 
@@ -111,7 +113,7 @@ class HeaderSurgeon:
         """
         held, self._held = self._held, b""
         section = held[:end]
-        names = [name.lower() for name in _FIELD.findall(section)]
+        names = _FIELDS.findall(b"\r\n" + section.lower())
         folds = section.count(b"\r\n ") + section.count(b"\r\n\t")
         separator = b""
         repaired: list[str] = []
@@ -120,7 +122,7 @@ class HeaderSurgeon:
             bad = _NO_FIELD.search(section) if not section.startswith((b" ", b"\t")) else None
             end = bad.start() if bad else 0
             section = section[:end]
-            names = [name.lower() for name in _FIELD.findall(section)]
+            names = _FIELDS.findall(b"\r\n" + section.lower())
             separator = b"\r\n"
             repaired.append("empty-line")
         elif open_ended:
@@ -133,7 +135,7 @@ class HeaderSurgeon:
             repaired += sorted(f"-{name.decode()}" for name in present & _REMOVED)
             section = _SECRET.sub(b"", section)
         if self._care is None:
-            added, message_id, author = self._complete(section, present, repaired)
+            added, message_id, author = self._complete(b"\r\n" + section, present, repaired)
         else:
             section, added, message_id, author = self._tend(self._care, section, present, repaired)
         self.facts = Facts(message_id, author, tuple(repaired))
@@ -149,13 +151,13 @@ class HeaderSurgeon:
     ) -> tuple[bytes, bytes, str, str]:
         """As `_complete`, behind the new section. The author is the one whom the header named before."""
         tended, settled = tend(section, present, care, repaired)
-        added, message_id, author = self._complete(tended, settled, repaired)
+        added, message_id, author = self._complete(b"\r\n" + tended, settled, repaired)
         if tended is not section and b"from" in present:
-            author = _text(_FROM, section, 998)
+            author = _text(_FROM, b"\r\n" + section, 998)
         return tended, added, message_id, author
 
     def _complete(self, section: bytes, present: set[bytes], repaired: list[str]) -> tuple[bytes, str, str]:
-        """Fields to add (RFC 6409 8), the Message-ID and the author."""
+        """Fields to add (RFC 6409 8), the Message-ID and the author. `section` has an empty line in front."""
         trace, added = self._trace, ""
         if b"from" in present:
             author = _text(_FROM, section, 998)

@@ -21,7 +21,8 @@ _UNIQUE = frozenset({"message_id", "header_message_id", "session_id", "delivery_
 # Keys whose values are our own words, with an address or a name filled in: a secret that is an ordinary word is not
 # masked there, since that would spoil the advice and tell that the word is a password.
 _OWN = frozenset({"cause", "remedy", "to_do", "who"})
-_MAX_HARMLESS = 4096
+_MAX_HARMLESS, _MAX_PASSING = 4096, 64
+_IDS = frozenset({"message_id", "session_id"})
 _OUR_ID = 13  # characters of `mail.ids.format_id`, which no secret gets into
 _PLAIN = frozenset({int, float, bool, type(None)})
 _ordinary: set[str] = set()  # keys found to need no care; they come from the source, so they are few
@@ -34,20 +35,20 @@ def clean_fields(fields: dict[str, Any]) -> None:
 
     Addresses, states and causes come again and again: those found harmless are looked at once.
     """
-    harmless = LIVE.harmless
+    harmless, passing = LIVE.harmless, LIVE.passing
     for key, value in fields.items():
         if key not in _ordinary:
             break
         kind = value.__class__
         if kind is str:
-            if value in harmless or (key == "message_id" and len(value) == _OUR_ID):
+            if value in harmless or value in passing or (key in _IDS and len(value) == _OUR_ID):
                 continue
             if len(value) > SHORT or not value.isprintable() or LIVE.touches(value):
                 break
-            if key not in _UNIQUE:
-                if len(harmless) >= _MAX_HARMLESS:
-                    harmless.clear()
-                harmless.add(value)
+                known, most = (passing, _MAX_PASSING) if key in _UNIQUE else (harmless, _MAX_HARMLESS)
+                if len(known) >= most:
+                    known.clear()
+                known.add(value)
         elif kind not in _PLAIN:
             break
     else:

@@ -87,7 +87,7 @@ def configure(settings: LogSettings, *, fd: int = _STDOUT) -> None:
     output = Output(fd, lambda count: renderer("warning", "log.dropped", {"lines": count}))
     structlog.configure(
         processors=[cast("Any", renderer)],
-        wrapper_class=_bound_logger(settings.level),
+        wrapper_class=_bound_logger(settings.level, renderer, output),
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
@@ -113,21 +113,21 @@ def _import_structlog() -> Any:
     return structlog
 
 
-def _bound_logger(level: str) -> type[Any]:
+def _bound_logger(level: str, renderer: JsonRenderer | ConsoleRenderer, output: Output) -> type[Any]:
     """structlog's filtering logger with a short way for what passes: one renderer, one write, no copies in between."""
     structlog = _import_structlog()
     base: Any = structlog.make_filtering_bound_logger(level)
     least = _LEVELS.index(level)
 
     def method(name: str, *, exception: bool = False) -> Any:
-        write = "write" if _LEVELS.index(name) < _LEVELS.index("warning") else "write_now"
+        write = output.write if _LEVELS.index(name) < _LEVELS.index("warning") else output.write_now
 
         def log(self: Any, event: str, /, **fields: Any) -> None:
             if exception:
                 fields.setdefault("exc_info", True)
             if self._context:
                 fields = {**self._context, **fields}
-            getattr(self._logger, write)(self._processors[0](name, event, fields))
+            write(renderer(name, event, fields))
 
         return log
 

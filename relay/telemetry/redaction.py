@@ -52,7 +52,9 @@ class Masks:
         self._filed: dict[int, list[str]] = {}
         self._short: tuple[str, ...] = ()
         self.longest = 0  # of all forms, in characters
-        self.harmless: set[str] = set()  # short printable texts that were looked at; a new set with each new secret
+        # Short printable texts that were looked at; new sets with each new secret.
+        self.harmless: set[str] = set()
+        self.passing: set[str] = set()  # those that come in some lines, and never again
 
     def add(self, secret: str) -> None:
         """Mask `secret` from now on; again: it counts as used. Shorter than MIN_SECRET: not masked by value."""
@@ -69,7 +71,7 @@ class Masks:
                 self._refile()
             else:
                 self._file(forms)
-            self.harmless = set()  # whoever looked before it was filed keeps the old set
+            self.harmless, self.passing = set(), set()  # whoever looked before it was filed keeps the old ones
 
     def remove(self, secret: str) -> None:
         """Forget it, as when it was replaced; unknown: nothing happens."""

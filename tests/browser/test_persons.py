@@ -32,7 +32,7 @@ POINT_S = 1.1  # to find a button that was read about, point at it and click
 _MANY = 10_000
 ADDRESS, PASSWORD = "scans@example.com", "abcd-efgh-ijkl-mnop"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Person:

@@ -139,6 +139,23 @@ def test_masking_starts_and_ends() -> None:
     unmask("never was one")
 
 
+@pytest.mark.parametrize("key", ["reply", "detail", "header_message_id"])
+def test_what_was_said_before_is_looked_at_again_once_there_is_a_new_secret(key: str) -> None:
+    fields = {key: "2.0.0 queued as hunter2hunter2"}
+    assert ["hunter2hunter2" in line(**fields) for _ in range(2)] == [True, True]
+    mask("hunter2hunter2")
+    try:
+        assert "hunter2hunter2" not in line(**fields)
+    finally:
+        unmask("hunter2hunter2")
+
+
+def test_what_never_comes_again_is_not_kept() -> None:
+    for number in range(10_000):
+        line(reply=f"2.0.0 queued as {number}")
+    assert len(LIVE.passing) <= 64
+
+
 def test_our_own_words_do_not_give_a_weak_password_away() -> None:
     mask("wrong")
     try:

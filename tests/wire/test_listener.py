@@ -1,6 +1,7 @@
 """The front door as an application sees it: commands, replies, what is stored, the life of a session."""
 
 import asyncio
+import gc
 import smtplib
 import socket
 import ssl
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 
 from relay.accounts import store as accounts
 from relay.listener import replies
+from relay.listener.session import RelaySession
 from relay.mail.errors import StorageFailed, StorageFull
 from relay.queue.model import Arrival
 from relay.queue.store import Queue
@@ -381,6 +383,52 @@ async def test_smtplib_can_use_it(tmp_path: Path) -> None:
         # smtplib leaves bare LF, stuffs behind it, and does not take the last one for a line end.
         assert door.content().endswith(b"\r\n\r\nH\xc3\xa4llo\r\n.\r\n..\r\n\r\n")
         assert [d.recipient for d in door.messages[0].deliveries] == ["ann@example.org", "secret@example.org"]
+
+
+async def test_a_session_that_waits_for_a_command_has_no_task(tmp_path: Path) -> None:
+    async with open_door(tmp_path) as door:
+        before = len(asyncio.all_tasks())
+        talkers = [await door.client() for _ in range(5)]
+        for talker in talkers:
+            assert await talker.say(MAIL + RCPT) == "250 2.1.0 Ok"  # a group, which takes one
+            assert await talker.reply() == "250 2.1.5 Ok"
+            assert (await talker.say(b"DATA\r\n")).startswith("354")
+            assert (await talker.say(BODY + b".\r\n")).startswith("250 2.0.0 Ok: queued as ")
+            assert await talker.say(b"NO", b"OP", b"\r\n") == "250 2.0.0 Ok"
+            assert await talker.say(b"RSET\r\n") == "250 2.0.0 Ok"
+        await _until(lambda: len(asyncio.all_tasks()) == before)
+        assert door.listener.connections == 5
+        await talkers[0].send(b"NO")
+        await _until(lambda: len(asyncio.all_tasks()) == before + 1)
+        for talker in talkers:
+            talker.close()
+        await _until(lambda: door.listener.connections == 0)
+        assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize("last", [b"QUIT\r\n", b""])
+def test_sessions_leave_nothing_to_the_collector_of_cycles(tmp_path: Path, last: bytes) -> None:
+    async def run() -> None:
+        async with open_door(tmp_path) as door:
+            await door.is_served()
+            await _until(lambda: door.listener.connections == 0)
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                for _ in range(3):
+                    talker = await door.client()
+                    await talker.begin()
+                    assert (await talker.say(BODY + b".\r\n")).startswith("250")
+                    await talker.send(last)
+                    talker.close()
+                    await _until(lambda: door.listener.connections == 0)
+                gc.collect()
+                assert not [found for found in gc.garbage if isinstance(found, RelaySession)]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+
+    uvloop.run(run())  # asyncio's own transports are cycles themselves
 
 
 def test_it_runs_on_uvloop(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Pool:
         shelf = self._shelves.get(upstream.account_id)
         if shelf is None:
             return None
-        if shelf.upstream != upstream:
+        if not _same(shelf.upstream, upstream):
             self._clear(shelf)
             return None
         connection = shelf.idle.pop()
@@ -101,15 +101,16 @@ class Pool:
         if wire.fault is not None:
             return
         shelf = self._shelves.get(upstream.account_id)
-        if shelf is not None and shelf.upstream != upstream and shelf.upstream.revision <= upstream.revision:
+        same = shelf is not None and _same(shelf.upstream, upstream)
+        if shelf is not None and not same and shelf.upstream.revision <= upstream.revision:
             self._clear(shelf)
             shelf = None
         if shelf is None:
-            shelf = _Shelf(upstream)
+            shelf, same = _Shelf(upstream), True
         if (
             self._closed
             or connection.age != self._ages.get(upstream.account_id, 0)
-            or shelf.upstream != upstream
+            or not same
             or connection.messages >= self._most_messages
             or len(shelf.idle) >= (upstream.max_connections or _UNLIMITED)
         ):
@@ -138,3 +139,8 @@ class Pool:
         self._shelves.pop(shelf.upstream.account_id, None)
         for connection in shelf.idle:
             connection.wire.farewell()
+
+
+def _same(one: Upstream, other: Upstream) -> bool:
+    """Equal; most often they are the very same, which spares comparing every field."""
+    return one is other or one == other

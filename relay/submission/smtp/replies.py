@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from relay.mail.errors import RelayError
@@ -89,11 +90,10 @@ class ReplyReader:
             raise _garbled("a reply line is too long" if len(rest) > MAX_LINE else "a reply line ends without CR", rest)
         replies = []
         for line in lines:
-            match = _LINE.fullmatch(line)
-            if match is None or len(line) > MAX_LINE - 2:
+            parts = _parts(line) if len(line) <= MAX_LINE - 2 else None
+            if parts is None:
                 raise _garbled("not a reply", line)
-            digits, separator, text = match.groups(b"")
-            code = int(digits)
+            code, separator, text = parts
             if self._lines:
                 if code != self._code:  # RFC 5321 4.2.1: the same code on each line
                     raise _garbled("the lines of a reply have different codes", line)
@@ -109,6 +109,13 @@ class ReplyReader:
             else:
                 self._code, self._lines, self._size = code, [text], len(line)
         return replies
+
+
+@lru_cache(maxsize=256)  # an upstream says the same to nearly every command but the dot
+def _parts(line: bytes) -> tuple[int, bytes, bytes] | None:
+    """Code, what separates it from the text, text; None: not a line of a reply."""
+    match = _LINE.fullmatch(line)
+    return (int(match[1]), match[2] or b"", match[3] or b"") if match is not None else None
 
 
 def _garbled(what: str, octets: bytes) -> WireFault:
