@@ -45,10 +45,10 @@ def clean_fields(fields: dict[str, Any]) -> None:
                 continue
             if len(value) > SHORT or not value.isprintable() or LIVE.touches(value):
                 break
-                known, most = (passing, _MAX_PASSING) if key in _UNIQUE else (harmless, _MAX_HARMLESS)
-                if len(known) >= most:
-                    known.clear()
-                known.add(value)
+            known, most = (passing, _MAX_PASSING) if key in _UNIQUE else (harmless, _MAX_HARMLESS)
+            if len(known) >= most:
+                known.clear()
+            known.add(value)
         elif kind not in _PLAIN:
             break
     else:
