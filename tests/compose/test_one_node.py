@@ -108,7 +108,7 @@ async def test_a_wrong_key_and_a_volume_of_somebody_else_are_one_line_each(stack
     taking = ("run", "--rm", "--user", "0", "--volume", volume, "--entrypoint", "chown", image_of(stack))
     docker(*taking, "-R", "0:0", DATA)
     assert _said(stack) == [
-        f"relay: RELAY_DATA_DIR: {DATA}/relay.lock: Permission denied; give a folder that user {UID} can write "
+        f"relay: RELAY_DATA_DIR: {DATA}/relay.db: Permission denied; give a folder that user {UID} can write "
         f"(chown -R {UID} {DATA})"
     ]
 

@@ -67,7 +67,8 @@ async def balancing(folder: Path, nodes: dict[str, tuple[int, int]]) -> AsyncIte
 
         text, servers = re.subn(r"server (relay-\d) relay-\d:(\d+)", server, text)
         text, binds = re.subn(r"bind :(\d+)", lambda found: f"bind fd@{doors[found[1]].fileno()}", text)
-        text, paces = re.subn("inter 3s", "inter 1s", text)
+        text, paces = re.subn("inter 3s", "inter 300ms", text)
+        text = text.replace("timeout connect 5s\n", "timeout connect 5s\n  timeout check 5s\n")  # else as long as inter
         assert (servers, binds, paces) == (6, 2, 2)
         (folder / "haproxy.cfg").write_text(text)
         process = await asyncio.create_subprocess_exec(
