@@ -28,7 +28,7 @@ def migrated(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]
         from tests.postgresql import server
 
         place = Place(DatabaseSettings(url=server().fresh()))
-        engine = connect_postgresql(place, options="", pooled=False, application="test")
+        engine = connect_postgresql(place, session={}, pooled=False, application="test")
     yield engine
     engine.dispose()
 
