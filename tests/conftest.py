@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from relay.accounts import passwords
 from relay.telemetry import redaction
@@ -34,6 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The dearest first: with -n no process is left alone with them at the end. A stable sort: modules stay whole."""
     dearest = ("system", "browser", "interop", "contract", "wire")
     items.sort(key=lambda item: next((n for n, name in enumerate(dearest) if name in item.path.parts), len(dearest)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """With `--dist loadfile` the modules of tests/browser go to one process: one browser and one console serve all."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "tests/browser" if module.startswith("tests/browser/") else module
 
 
 def pytest_unconfigure() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,14 +44,17 @@ class ScriptedProxy:
         """One connection."""
         self.connections += 1
         self.from_hosts.append(writer.get_extra_info("peername")[0])
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             if self.stalls:
                 await reader.read()
             elif self.scheme == "http":
                 await self._http(reader, writer)
             else:
                 await self._socks(reader, writer)
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:  # also when it is ended: whoever it carried for would wait for an answer to QUIT
+            writer.close()
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -135,11 +137,14 @@ class ScriptedProxy:
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
+    try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
 
 
 @asynccontextmanager

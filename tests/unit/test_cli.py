@@ -53,11 +53,12 @@ def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...],
         assert "--json" in answer.out
 
 
-@pytest.mark.parametrize("path", ALL)
-def test_no_command_takes_a_secret_as_an_argument(path: tuple[str, ...]) -> None:
-    names = {name for parameter in ALL[path].params for name in (*parameter.opts, *parameter.secondary_opts)}
+def test_no_command_takes_a_secret_as_an_argument() -> None:
     not_secret = {"--password-file", "--proxy-password-file", "--client-secret-file", "--secret-expires", "--token-url"}
-    assert not {name for name in names if "pass" in name or "secret" in name or "token" in name} - not_secret
+    for path, command in ALL.items():
+        names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        secret = {name for name in names if "pass" in name or "secret" in name or "token" in name}
+        assert secret <= not_secret, path
 
 
 @pytest.mark.parametrize(

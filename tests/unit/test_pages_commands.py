@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.exceptions import TyperException
 
 from relay.cli import tree
 from tests.peers.authority import self_signed
@@ -29,9 +30,10 @@ def _words(line: str) -> list[str]:
     return shlex.split(_COMMENT.sub("", re.sub(r"\\\n\s*", "", line)))[1:]
 
 
-def _commands(pattern: re.Pattern[str]) -> list[Any]:
+def _commands(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
+    """Each with the name of its page."""
     return [
-        pytest.param(line, id=f"{page.name} {' '.join(line.split())[:60]}")
+        (page.name, line)
         for page in PAGES
         for line in dict.fromkeys(pattern.findall(page.read_text()))
         if not _NOT_OURS.match(line)
@@ -45,28 +47,34 @@ def _root() -> Any:
 
 def _found(words: list[str]) -> tuple[Any, list[str]]:
     """The command that `words` begin with, and its arguments."""
-    command = _root()
+    command, line = _root(), " ".join(words)
     while words and hasattr(command, "commands"):
-        assert words[0] in command.commands, f"there is no command {words[0]!r}"
+        assert words[0] in command.commands, f"there is no command {words[0]!r}: {line}"
         command, words = command.commands[words[0]], words[1:]
     return command, words
 
 
-@pytest.mark.parametrize("line", [*_commands(_TYPED), *_commands(_BLOCK)])
-def test_a_command_to_type_can_be_typed(line: str) -> None:
-    command, arguments = _found(_words(line))
-    assert not hasattr(command, "commands"), "a group of commands"
-    if command.name == "sendmail":  # has options of its own kind
-        return
-    command.parse_args(command.context_class(command), arguments)
+def test_a_command_to_type_can_be_typed() -> None:
+    lines = [*_commands(_TYPED), *_commands(_BLOCK)]
+    assert lines
+    for page, line in lines:
+        command, arguments = _found(_words(line))
+        assert not hasattr(command, "commands"), f"{page}: {line}: a group of commands"
+        if command.name == "sendmail":  # has options of its own kind
+            continue
+        try:
+            command.parse_args(command.context_class(command), arguments)
+        except (typer.Exit, TyperException) as refused:
+            pytest.fail(f"{page}: {line}: {refused!r}")
 
 
-@pytest.mark.parametrize("line", _commands(_NAMED))
-def test_a_command_that_is_spoken_of_exists(line: str) -> None:
-    command, arguments = _found(_words(line))
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-    assert given <= known, f"{command.name} has no {given - known}"
+def test_a_command_that_is_spoken_of_exists() -> None:
+    assert _commands(_NAMED)
+    for page, line in _commands(_NAMED):
+        command, arguments = _found(_words(line))
+        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+        assert given <= known, f"{page}: {line}: {command.name} has no {given - known}"
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "providers").glob("*.md")), ids=lambda page: page.stem)

@@ -25,16 +25,16 @@ def reencoded(raw: bytes, *, charset: str = "") -> bytes:
     return unstuff(out)
 
 
-@pytest.mark.parametrize("before", range(55, 90))
 @pytest.mark.parametrize("line", [b"--b0", b"--b0--", b"--b0 ", b".", b"..", b"---------b0"])
-def test_a_soft_break_makes_neither_a_delimiter_nor_an_end_of_data(before: int, line: bytes) -> None:
-    body = b"x" * before + line + b"\r\nsecond\r\n" + b"\xe4" * (before // 3) + line
+def test_a_soft_break_makes_neither_a_delimiter_nor_an_end_of_data(line: bytes) -> None:
     head = HEAD + b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n"
-    raw = head + b"--b0\r\n\r\n" + body + b"\r\n--b0\r\n\r\nother\r\n--b0--\r\n"
-    message = message_from_bytes(reencoded(raw))
-    parts = message.get_payload()
-    assert isinstance(parts, list)
-    assert [part.get_payload(decode=True) for part in parts if isinstance(part, Message)] == [body, b"other"]
+    for before in range(55, 90):
+        body = b"x" * before + line + b"\r\nsecond\r\n" + b"\xe4" * (before // 3) + line
+        raw = head + b"--b0\r\n\r\n" + body + b"\r\n--b0\r\n\r\nother\r\n--b0--\r\n"
+        parts = message_from_bytes(reencoded(raw)).get_payload()
+        assert isinstance(parts, list)
+        found = [part.get_payload(decode=True) for part in parts if isinstance(part, Message)]
+        assert found == [body, b"other"], before
 
 
 def test_a_long_html_line_becomes_quoted_printable_with_its_fields() -> None:

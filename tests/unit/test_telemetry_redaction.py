@@ -94,15 +94,15 @@ def forms(secret: str) -> list[str]:
 
 @pytest.mark.usefixtures("live")
 @pytest.mark.parametrize("form", forms(SECRET))
-@pytest.mark.parametrize("padding", range(5))
-def test_a_live_secret_is_masked_in_every_form(form: str, padding: int) -> None:
-    text = "x" * padding + form + "y" * padding
-    found = json.loads(line(reply=text))["reply"]
-    assert "***" in found
-    assert form not in found
-    assert SECRET not in found
-    nested = json.loads(line(detail=[{"a": text}]))["detail"][0]["a"]
-    assert form not in nested
+def test_a_live_secret_is_masked_in_every_form(form: str) -> None:
+    for padding in range(5):
+        text = "x" * padding + form + "y" * padding
+        found = json.loads(line(reply=text))["reply"]
+        assert "***" in found, padding
+        assert form not in found
+        assert SECRET not in found
+        nested = json.loads(line(detail=[{"a": text}]))["detail"][0]["a"]
+        assert form not in nested
 
 
 @pytest.mark.usefixtures("live")
@@ -113,18 +113,18 @@ def test_a_live_secret_in_an_exception_is_masked() -> None:
 
 
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("start", range(MAX_FIELD - 40, MAX_FIELD + 4))
-def test_a_secret_across_the_cut_leaves_no_piece(start: int) -> None:
-    found = json.loads(line(reply="x" * start + SECRET + "z" * 2000))["reply"]
-    assert "Tr0" not in found
-    assert len(found.encode()) <= MAX_FIELD
+def test_a_secret_across_the_cut_leaves_no_piece() -> None:
+    for start in range(MAX_FIELD - 40, MAX_FIELD + 4):
+        found = json.loads(line(reply="x" * start + SECRET + "z" * 2000))["reply"]
+        assert "Tr0" not in found, start
+        assert len(found.encode()) <= MAX_FIELD, start
 
 
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("padding", range(40))
-def test_a_secret_that_masking_moved_up_to_the_cut_leaves_no_piece(padding: int) -> None:
-    found = json.loads(line(reply="x" * padding + SECRET * 200))["reply"]
-    assert "Tr0" not in found
+def test_a_secret_that_masking_moved_up_to_the_cut_leaves_no_piece() -> None:
+    for padding in range(40):
+        found = json.loads(line(reply="x" * padding + SECRET * 200))["reply"]
+        assert "Tr0" not in found, padding
 
 
 def test_masking_starts_and_ends() -> None:
