@@ -12,6 +12,8 @@ from relay.accounts.normalise import normalise
 from relay.database.schema import attempts
 from relay.database.schema import secrets as secrets_table
 
+LOOKED_AT = 50_000  # attempts; an account that sends less often than once among them counts as unproved
+
 # Kinds of the vault, any of which is enough to log in; empty: none is needed.
 _CREDENTIALS: Mapping[Auth, frozenset[str]] = {
     "none": frozenset(),
@@ -25,7 +27,7 @@ _CREDENTIALS: Mapping[Auth, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the store knows of accounts, by id: the kinds of secrets of each, and whose mail an upstream ever took."""
+    """What the store knows of accounts, by id: the kinds of secrets of each, and whose mail an upstream took lately."""
 
     secrets: Mapping[int, Collection[str]]
     proved: Collection[int]
@@ -36,17 +38,19 @@ class Standing:
         return not needed or bool(needed & set(self.secrets.get(account.id, ())))
 
 
-def standing(connection: Connection, accounts: Iterable[Account]) -> Standing:
-    """Of these accounts. Mail counts for as long as the history is kept."""
+def standing(connection: Connection) -> Standing:
+    """Of all accounts. Of the history the LOOKED_AT latest attempts count: a stretch of its key, however long it is."""
     kinds: dict[int, set[str]] = {}
     for row in connection.execute(select(secrets_table.c.account_id, secrets_table.c.kind)):
         kinds.setdefault(row.account_id, set()).add(row.kind)
-
-    def took(account: Account) -> bool:  # one at a time: the first row found is enough
-        mine = (attempts.c.account_id == account.id) & (attempts.c.outcome == "accepted")
-        return connection.execute(select(attempts.c.message_id).where(mine).limit(1)).first() is not None
-
-    return Standing(kinds, {account.id for account in accounts if took(account)})
+    latest = (
+        select(attempts.c.account_id, attempts.c.outcome)
+        .order_by(attempts.c.message_id.desc(), attempts.c.number.desc(), attempts.c.attempt.desc())
+        .limit(LOOKED_AT)
+        .subquery()
+    )
+    proved = select(latest.c.account_id).where(latest.c.outcome == "accepted").distinct()
+    return Standing(kinds, frozenset(connection.scalars(proved)))
 
 
 def carriers(

@@ -61,7 +61,7 @@ def _leave_from(source: tuple[str, ...], ip: str) -> None:
 
     address = local_address(source, ip)
     if address:
-        requests.sessions.HTTPAdapter = partial(FromAddress, address)  # type: ignore[assignment, misc]
+        requests.sessions.HTTPAdapter = partial(FromAddress, address)  # type: ignore[assignment]
 
 
 def _tell(apprise: Any, asset: Any, url: str, order: dict[str, str], heard: _Heard) -> dict[str, object]:

@@ -201,7 +201,7 @@ class TroubleNotices:
         accounts = self._directory.accounts()
         return carriers(
             accounts,
-            await self._database.read(lambda connection: standing(connection, accounts)),
+            await self._database.read(standing),
             named=self._settings.account,
             near=near,
             troubled=lambda account: account.id in self._halted or self._resting(account.id),

@@ -58,8 +58,8 @@ def imap_values(given: Mapping[str, Given], problems: list[str]) -> Values:
         values["tls"] = "none"
         if "host" not in values:
             problems.append(
-                "IMAP_TLS: N alone would send passwords in clear text; leave it at Y, or give IMAP_HOST as well, the one "
-                "host for which clear text is meant"
+                "IMAP_TLS: N alone would send passwords in clear text; leave it at Y, or give IMAP_HOST as well, the "
+                "one host for which clear text is meant"
             )
         if values.setdefault("port", "143") == "993":
             problems.append(

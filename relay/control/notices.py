@@ -54,7 +54,7 @@ async def notice_test(control: Control) -> list[dict[str, Any]]:
     accounts = control.directory.accounts()
     able = carriers(
         accounts,
-        await control.database.read(lambda connection: standing(connection, accounts)),
+        await control.database.read(standing),
         named=settings.account,
         near="",
         troubled=lambda account: _rests(control, account),

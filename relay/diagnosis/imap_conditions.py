@@ -41,7 +41,8 @@ IMAP_CONDITIONS = (
         "imap-cleartext-login",
         "tls-network",
         "IMAP_TLS is N, so that the account's password or token would travel unencrypted; it was not sent.",
-        "Give IMAP_TLS=Y, or the account an encrypted way: `relay account set <account> --imap-port 993 --imap-tls implicit`.",
+        "Give IMAP_TLS=Y, or the account an encrypted way: `relay account set <account> --imap-port 993 --imap-tls "
+        "implicit`.",
         "Only where the server can do neither: IMAP_TLS=N opts out for the one host that IMAP_HOST names; every start "
         "warns of it.",
         retry=False,

@@ -1,4 +1,4 @@
-"""The part of the way out that libraries which use `requests` leave to it: the local address. Loaded with them alone."""
+"""The part of the way out that libraries which use `requests` leave to it: the local address. Loaded with them."""
 
 from __future__ import annotations
 

@@ -63,3 +63,19 @@ def test_links_that_lead_nowhere_are_seen(tmp_path: Path) -> None:
         "# A `b` (c), d\n\n[x](gone.md) [y](page.md#a-b-c-d) [z](#nothing) `[code](gone)`\n\n```\n[f](gone)\n```\n"
     )
     assert broken(page) == ["gone.md", "#nothing"]
+
+
+def test_the_rooms_of_the_architecture_are_those_of_the_program() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE))
+    assert listed == {init.parent.name for init in (ROOT / "relay").glob("*/__init__.py")}
+
+
+def test_the_modules_that_the_architecture_names_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+(?:\.[a-z]+)?)`", page))
+    there = (ROOT, ROOT / "relay")
+    missing = [
+        one for one in named if not any((base / f"{one}{end}").exists() for base in there for end in ("", ".py"))
+    ]
+    assert not missing

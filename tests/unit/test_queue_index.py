@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
+from relay.aftercare.carrier import standing
 from relay.config.settings import RelaySettings
 from relay.control import registry
 from relay.control.context import Control
 from relay.daemon.build import open_control
+from relay.database.engine import connect_sqlite
 from tests.store import arrival, lay_store
 
 
@@ -64,3 +66,18 @@ async def test_a_page_of_the_list_is_chosen_in_the_index(control: Control, filte
     chosen, *shown = await plans(control, "queue.list", **filters)
     assert "COVERING INDEX ix_deliveries_unsettled" in chosen
     assert all("PRIMARY KEY" in plan for plan in shown)
+
+
+def test_whose_mail_went_lately_is_read_off_the_end_of_the_history(tmp_path: Path) -> None:
+    """Without an index of its own: a bounded stretch of the key, not a look at every attempt for each account."""
+    engine = connect_sqlite(lay_store(tmp_path) / "relay.db")
+    asked: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    with engine.begin() as connection:
+        standing(connection)
+        [(statement, parameters)] = [one for one in asked if "attempts" in one[0]]
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    engine.dispose()
+    assert "LIMIT" in statement
+    assert "SCAN attempts" in plan
+    assert not [line for line in plan if "ORDER BY" in line], "the key is in that order"
