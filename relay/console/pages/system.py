@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -147,7 +148,7 @@ async def explain(
     )
 
 
-def _account_in(line: dict[str, str], known: set[str]) -> str:
+def _account_in(line: Mapping[str, Any], known: set[str]) -> str:
     """The account that a line of the check is about, unless all is well with it."""
     words = line["text"].replace(":", " ").split() if line["status"] != "ok" and line["item"] == "account" else []
     return next((word for word in words if word in known), "")
