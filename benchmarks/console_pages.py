@@ -45,7 +45,7 @@ PAGES = (
     *("/queue?recipient=*@7.example.org", "/queue?recipient=nobody@example.net", "/queue?sender=app7@example.com"),
     *("/queue?state=relayed&recipient=nobody@example.net", "/queue?client=10.0.0.7", "/queue?older_than=23h"),
     *("/find?q=app1@example.com", "/find?q={middle}", "/find?q=<77@app.example>", "/find?q=nobody@example.net"),
-    *("/audit", "/audit?since=1h", "/notices", "/notices?account=app1@example.com"),
+    *("/rejected", "/audit", "/audit?since=1h", "/notices", "/notices?account=app1@example.com"),
     *("/system/check", "/system/check?login=true", "/explain", "/explain?reply=550+5.1.1+no", "/nowhere"),
     *("/api/v1/overview", "/api/v1/accounts", "/api/v1/senders", "/api/v1/clients", "/api/v1/queue"),
     *("/api/v1/queue?state=relayed", "/api/v1/queue/summary", "/api/v1/queue/{middle}", "/api/v1/notices"),

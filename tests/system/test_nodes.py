@@ -87,6 +87,7 @@ async def test_what_is_changed_at_one_node_is_in_force_at_the_other(tmp_path: Pa
     async with two(tmp_path, upstream, "--max-connections", "1", url=url) as (a, b):
         upstream.accounts[APP] = "another-password"
         await a.cli("account", "set-password", APP, "--password-file", "-", stdin="another-password")
+        await b.event("accounts.changed")
         seen = len(b.events)
         await a.cli("account", "suspend", APP)
         await b.event("accounts.changed", since=seen)

@@ -284,7 +284,7 @@ async def test_the_accounts_file_is_applied_at_start_and_when_it_or_a_secret_cha
         seen = len(daemon.events)
         file.write_text(file.read_text() + "prt = 25\n")
         refused = await daemon.event("accounts.refused", since=seen)
-        assert "did you mean port?" in f"{refused['detail']}; {refused['remedy']}"
+        assert "did you mean port?" in f"{refused['detail']}; {refused['to_do']}"
         check = await daemon.cli("check", "--no-login", check=False)
         assert f'accounts."{APP}".prt' in check.stdout
         assert PASSWORD not in check.stdout + check.stderr + json.dumps(daemon.events)
