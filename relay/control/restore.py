@@ -26,7 +26,7 @@ from relay.database.migration import HEAD
 from relay.database.schema import FAR_FUTURE_MS, audit, deliveries, secrets
 from relay.mail.ids import parse_id
 from relay.queue.aging import owed_files
-from relay.queue.claims import take_over
+from relay.queue.claims import join, take_over
 from relay.queue.copies import doubt_all
 from relay.queue.model import State
 
@@ -177,6 +177,9 @@ async def _proved(
         def settle(connection: Connection) -> _Found:
             now = now_ms()
             suspects = take_over(connection, None, in_dot, now=now)
+            join(
+                connection, in_dot, now=now, lease_ms=0
+            )  # the nodes of then are gone: nobody waits for their leases
             unsettled = deliveries.c.settled_at.is_(None)
             doubt_all(connection, now)
             if hold:
