@@ -177,9 +177,7 @@ async def _proved(
         def settle(connection: Connection) -> _Found:
             now = now_ms()
             suspects = take_over(connection, None, in_dot, now=now)
-            join(
-                connection, in_dot, now=now, lease_ms=0
-            )  # the nodes of then are gone: nobody waits for their leases
+            join(connection, in_dot, now=now, lease_ms=0)  # the nodes of then are gone: nobody waits for their leases
             unsettled = deliveries.c.settled_at.is_(None)
             doubt_all(connection, now)
             if hold:
