@@ -19,6 +19,12 @@ INTO = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 _serial = itertools.count()
 
 
+def processor_s(pid: int) -> float:
+    """Seconds of a processor that this process used so far, user and system (proc(5): utime, stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / TICK
+
+
 @dataclass
 class Memory:
     """MiB over all processes: RSS counts a shared page once for each, PSS once in all; `largest` is one's RSS."""

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gauge import processor_s
 from relay.database.engine import connect_sqlite, open_database
 from relay.mail.ids import first_id_at
 from tests.peers.postfix import free_port
@@ -96,15 +97,10 @@ def _restarts(data: Path, times: int) -> Iterator[tuple[float, float]]:
             daemon = subprocess.Popen((sys.executable, "-m", "relay", "serve"), env=environ, stdout=log, stderr=log)
         try:
             _greeted(port, began + LONGEST_S)
-            yield time.monotonic() - began, _processor_s(daemon.pid)
+            yield time.monotonic() - began, processor_s(daemon.pid)
         finally:
             daemon.kill()
             daemon.wait()
-
-
-def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # proc(5): utime, stime
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _greeted(port: int, until: float) -> None:

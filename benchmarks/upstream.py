@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gauge import TICK
+from benchmarks.gauge import processor_s
 from benchmarks.scenarios import SENDERS, Scenario
 from tests.peers.certificates import Certificates, write_certificates
 from tests.peers.postfix import free_port
@@ -83,8 +83,7 @@ class Upstream:
 
     def cpu_s(self) -> float:
         """CPU seconds that the sink used so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / TICK
+        return processor_s(self._process.pid)
 
     def taken(self) -> list[Taken]:
         """All that arrived so far."""

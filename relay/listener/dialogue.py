@@ -85,7 +85,7 @@ class Dialogue:
     def refuse(self, reply: Reply, *, sender: str = "", recipient: str = "", bogus: bool = False) -> bytes:
         """Say no, log it, count it; too many end the session."""
         client = self.peer.client
-        to_do = replies.remedy_of(reply, client.name if client is not None else "NAME")
+        to_do = replies.to_do_of(reply, client.name if client is not None else "NAME")
         count("relay_messages_rejected_total", reason=reply.status)
         log.info(
             "transaction.rejected",
@@ -96,10 +96,11 @@ class Dialogue:
             client=self.peer.name,
             sender=sender,
             recipient=recipient,
-            **({"to_do": to_do} if to_do else {}),
+            **to_do,
         )
         recipients = (recipient,) if recipient else self.transaction.recipients
-        remember(self.peer.name, self.peer.host, sender, recipients, reply.code, reply.status, reply.text, to_do)
+        said = reply.code, reply.status, reply.text, to_do.get("to_do", "")
+        remember(self.peer.name, self.peer.host, sender, recipients, *said)
         self._bogus += bogus
         self._errors += reply.permanent
         if self._bogus >= MAX_BOGUS or self._errors >= MAX_ERRORS:

@@ -187,15 +187,16 @@ class RelaySession(Connection):
     def _turn_away(self, reply: Reply) -> None:
         self._closing = "refused"
         self._out.append(reply.to_wire())
+        to_do = replies.to_do_of(reply)
         log.warning(
             "listener.refused",
             code=reply.code,
             status=reply.status,
             reply=reply.text,
             client=self._host,
-            **replies.to_do_of(reply),
+            **to_do,
         )
-        remember(self._host, self._host, "", (), reply.code, reply.status, reply.text, replies.remedy_of(reply))
+        remember(self._host, self._host, "", (), reply.code, reply.status, reply.text, to_do.get("to_do", ""))
 
     # -- the conversation ----------------------------------------------------------------------------------
 
